@@ -1,0 +1,1 @@
+"""Losses, data sources, batches and models."""

@@ -1,0 +1,221 @@
+"""Losses of causal language models: next token, instruction tuning, preferences."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+
+IGNORE = -100
+LOSS_NAMES = ("lm", "sft", "dpo")
+_NOT_FOR_MODEL = {"labels", "completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
+
+Batch = Mapping[str, Any]
+
+
+def row_labels(batch: Batch) -> Tensor:
+    """Labels of a batch, shape [rows, T], with -100 where no loss is taken.
+
+    Taken from ``labels``; without them, the input ids of the completion (``completion_mask``) or
+    of everything that is not padding (``attention_mask``).
+    """
+    if batch.get("labels") is not None:
+        return batch["labels"]
+    labels = batch["input_ids"]
+    for key in ("attention_mask", "completion_mask"):
+        if batch.get(key) is not None:
+            labels = labels.masked_fill(batch[key] == 0, IGNORE)
+    return labels
+
+
+def _accepts_columns(model: Any) -> bool:
+    """Whether the model can compute its logits at chosen columns only."""
+    if getattr(model, "peft_config", None):
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            return False  # virtual tokens in front would shift the columns
+        model = model.get_base_model()
+    forward = getattr(model, "forward", model)
+    return "logits_to_keep" in inspect.signature(forward).parameters
+
+
+def token_losses(model: Any, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-probability of each label, in nats, and the mask of the labels that count.
+
+    Logits at position t predict the label at t + 1. Columns without any label are left out, so
+    that long prompts cost no logits: both results have shape [rows, C] with C <= T - 1, and the
+    losses are 0 where the mask is False. At least float32; float64 for a float64 model.
+    """
+    targets = labels[:, 1:]
+    columns = (targets != IGNORE).any(dim=0).nonzero().squeeze(1)
+    targets = targets[:, columns]
+    inputs = {key: value for key, value in batch.items() if key not in _NOT_FOR_MODEL}
+    if _accepts_columns(model):
+        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] :][:, columns]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
+    )
+    return losses.view(targets.shape), targets != IGNORE
+
+
+def token_mean(model: Any, batch: Batch) -> Tensor:
+    """Mean cross entropy over the label tokens of the batch, in nats: the "lm" and "sft" loss."""
+    losses, mask = token_losses(model, batch, row_labels(batch))
+    return losses.sum() / mask.sum().clamp(min=1)
+
+
+def _label_tokens(batch: Batch) -> float:
+    return float((row_labels(batch)[:, 1:] != IGNORE).sum())
+
+
+def completion_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed log-probabilities, in nats, of the chosen and the rejected completions, each [B].
+
+    The first half of the rows holds the chosen completions, the second half the rejected ones.
+    """
+    rows = batch["input_ids"].shape[0]
+    if "completion_mask" not in batch or rows % 2:
+        found = "no completion_mask" if "completion_mask" not in batch else f"{rows} rows"
+        raise InputError(
+            "a DPO batch: expected input_ids with the chosen rows first and as many rejected rows "
+            f"after them, and a completion_mask; found {found}. Make it with make_batches(..., "
+            "'dpo') or TRL's DataCollatorForPreference."
+        )
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE)
+    losses, _ = token_losses(model, batch, labels)
+    chosen, rejected = (-losses.sum(dim=1)).chunk(2)
+    return chosen, rejected
+
+
+def dpo_loss(model: Any, batch: Batch, beta: float = 0.1) -> Tensor:
+    """Sigmoid DPO loss: mean(-logsigmoid(beta ((pi_c - ref_c) - (pi_r - ref_r)))), in nats."""
+    if "ref_chosen_logps" not in batch or "ref_rejected_logps" not in batch:
+        raise InputError(
+            "a DPO batch: expected ref_chosen_logps and ref_rejected_logps, found neither or one. "
+            "Call add_reference_logps(reference_model, batches) first."
+        )
+    chosen, rejected = completion_logps(model, batch)
+    margin = (chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"])
+    return -F.logsigmoid(beta * margin).mean()
+
+
+def _rows(batch: Batch) -> int:
+    return next(len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim)
+
+
+def _cut(batch: Batch, n: int) -> list[dict[str, Any]]:
+    """Cut a batch into at most n parts by rows; pairs (chosen, rejected) stay together."""
+    rows = _rows(batch)
+    pairs = rows // 2 if "completion_mask" in batch and "labels" not in batch else 0
+    units = pairs or rows
+
+    def part(value: Any, start: int, stop: int) -> Any:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        if len(value) == units:
+            return value[start:stop]
+        if len(value) == 2 * pairs:
+            return torch.cat([value[start:stop], value[units + start : units + stop]])
+        return value
+
+    if n <= 1 or units <= 1:
+        return [dict(batch)]
+    size = -(-units // n)
+    return [
+        {key: part(value, i, i + size) for key, value in batch.items()}
+        for i in range(0, units, size)
+    ]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss with what exact micro-batch accumulation needs.
+
+    ``loss(model, batch)`` is a scalar tensor, ``weight(batch)`` a float, ``split(batch, n)`` a list
+    of at most n batches, with
+
+        loss(model, batch) = sum_i weight(part_i) loss(model, part_i) / sum_i weight(part_i).
+
+    The weight is the number of label tokens after the shift for "lm" and "sft", the number of pairs
+    for "dpo", the number of rows for a callable.
+    """
+
+    name: str
+    loss: Callable[[Any, Batch], Tensor] = field(repr=False)
+    weight: Callable[[Batch], float] = field(repr=False)
+    split: Callable[[Batch, int], list[dict[str, Any]]] = field(default=_cut, repr=False)
+
+
+def loss_function(loss: str | Callable[[Any, Batch], Tensor] | Loss, *, beta: float = 0.1) -> Loss:
+    """The loss of that name, or a callable (model, batch) -> scalar wrapped as one.
+
+    - "lm", "sft": mean cross entropy over the batch's label tokens, shifted by one, in nats. The
+      two differ in their labels only (``make_batches``): all tokens, or the completion's.
+    - "dpo": sigmoid DPO, mean(-logsigmoid(beta ((pi_c - ref_c) - (pi_r - ref_r)))) in nats, each
+      term a sum of log-probabilities over completion tokens. Needs ``add_reference_logps``.
+
+    Equal to what TRL's SFTTrainer and DPOTrainer compute on the same batch (Sweeney 2026 uses both,
+    DPO with beta = 0.1). Every loss can be differentiated twice where the model can.
+
+    Raises:
+        InputError: unknown name, or beta not positive.
+
+    >>> loss_function("sft").weight({"input_ids": torch.tensor([[5, 6, 7]]),
+    ...                              "labels": torch.tensor([[-100, 6, 7]])})
+    2.0
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        return Loss(name, loss, lambda batch: float(_rows(batch)))
+    if loss in ("lm", "sft"):
+        return Loss(loss, token_mean, _label_tokens)
+    if loss == "dpo":
+        if not 0 < beta < float("inf"):
+            raise InputError(f"beta: expected a positive number, found {beta!r}.")
+        return Loss(
+            loss,
+            lambda model, batch: dpo_loss(model, batch, beta),
+            lambda batch: _rows(batch) / 2,
+        )
+    raise InputError(
+        f"loss: expected one of {', '.join(map(repr, LOSS_NAMES))} or a function "
+        f"(model, batch) -> scalar, found {loss!r}."
+    )
+
+
+def add_reference_logps(model: Any, batches: Iterable[Batch]) -> list[dict[str, Any]]:
+    """Copies of DPO batches that carry the reference's log-probabilities, each of shape [B], nats.
+
+    Adds ``ref_chosen_logps`` and ``ref_rejected_logps``, computed once, without gradient and with
+    dropout off, so that the reference never sees perturbed parameters. Batches that already carry
+    both (TRL's precompute_ref_log_probs) keep them. The model's train or eval mode is restored.
+
+    Raises:
+        InputError: a batch that is not laid out for DPO.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return [_with_reference(model, batch) for batch in batches]
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _with_reference(model: Any, batch: Batch) -> dict[str, Any]:
+    if "ref_chosen_logps" in batch and "ref_rejected_logps" in batch:
+        return dict(batch)
+    chosen, rejected = completion_logps(model, batch)
+    return {**batch, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
