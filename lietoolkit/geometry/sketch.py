@@ -1,0 +1,42 @@
+"""Short random projections of long vectors, for what only needs inner products roughly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Sketch:
+    r"""Signed bucket sums of a [P] vector: :math:`S u \in R^W` with :math:`E\langle Su, Sv\rangle =
+    \langle u, v\rangle`.
+
+    Coordinate p falls into bucket ``p mod width`` with a random sign, so the standard deviation of
+    an inner product is about :math:`\|u\| \|v\| / \sqrt{W}`.
+
+    Args:
+        size: P.
+        width: W.
+        device: where the vectors live.
+        seed: of the signs.
+
+    >>> sketch = Sketch(1000, width=1000)
+    >>> float(sketch(torch.ones(1000)) @ sketch(torch.ones(1000)))
+    1000.0
+    """
+
+    def __init__(
+        self, size: int, width: int = 1 << 16, device: torch.device | str = "cpu", seed: int = 0
+    ):
+        self.size = size
+        self.width = min(width, size)
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
+        self.signs = signs.mul_(2).sub_(1).to(device)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """The sketch of u [P], shape [W], float64."""
+        full = self.size - self.size % self.width
+        signed = u * self.signs
+        out = signed[:full].view(-1, self.width).sum(0, dtype=torch.float64)
+        out[: self.size - full] += signed[full:]
+        return out

@@ -1,0 +1,1 @@
+"""From gradients and curvature to an order: tournaments, linear ordering, baselines, step size."""

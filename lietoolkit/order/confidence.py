@@ -1,0 +1,67 @@
+"""How often a predicted sign survives resampling of the sources' batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """One chunk of a source: its share of the source, and the sketches of its g and Hv."""
+
+    share: float
+    g: Tensor
+    v: Tensor
+
+
+class Resampler:
+    r"""Bootstrap of the score matrix over the chunks of every source.
+
+    Chunks are drawn with replacement within each source, and all scores are formed again from
+    sketches of the chunks' gradients and products. Only the *deviation* from the sketched mean is
+    used: it is added to the exact matrix, so that the projection adds no bias.
+
+    It measures how much the sign depends on which rows were seen. It says nothing about the step
+    size, the horizon or the optimizer, and is not calibrated against trained truth.
+
+    Args:
+        parts: the chunks of each source.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[Part]]):
+        self.shares = [torch.tensor([p.share for p in source]) for source in parts]
+        g = torch.stack([p.g for source in parts for p in source])
+        v = torch.stack([p.v for source in parts for p in source])
+        self.products = (g @ v.T).cpu()
+
+    def deviations(self, resamples: int = 200, seed: int = 0) -> Tensor:
+        """Resampled minus mean sigma, [resamples, N, N] float64, loss per squared step size."""
+        generator = torch.Generator().manual_seed(seed)
+        n, rows = len(self.shares), sum(len(s) for s in self.shares)
+        drawn = torch.zeros(resamples + 1, n, rows, dtype=torch.float64)
+        start = 0
+        for i, share in enumerate(self.shares):
+            size = len(share)
+            picks = torch.randint(size, (resamples, size), generator=generator)
+            counts = torch.zeros(resamples, size).scatter_add_(1, picks, torch.ones(picks.shape))
+            counts = torch.cat([torch.ones(1, size), counts]) * share
+            drawn[:, i, start : start + size] = (counts / counts.sum(1, keepdim=True)).double()
+            start += size
+        products = drawn @ self.products @ drawn.transpose(1, 2)
+        sigma = products - products.transpose(1, 2)
+        return sigma[1:] - sigma[:1]
+
+    def survival(self, sigma: Tensor, resamples: int = 200, seed: int = 0) -> Tensor:
+        """Share of resamples in which each pair keeps its sign, [N, N] float64.
+
+        Args:
+            sigma: [N, N], the exact scores, in loss per squared step size.
+            resamples: how many.
+            seed: of the draws.
+        """
+        resampled = sigma + self.deviations(resamples, seed)
+        return (resampled.sign() == sigma.sign()).double().mean(0)

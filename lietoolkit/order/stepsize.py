@@ -1,0 +1,130 @@
+"""Step size from curvature: a fixed fraction of what the stiffest source allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lietoolkit.geometry.objective import Objective
+
+# eta * lambda_max of the stiffest source. Gradient descent turns unstable at 2 and stops
+# behaving like its leading order well before 1; below 0.1 effects drown in rounding.
+ETA_LAMBDA = 0.1
+LOCAL_REGIME = 0.3
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """A step size and where it comes from.
+
+    Attributes:
+        lr: the step size.
+        lambda_max: largest Hessian eigenvalue of each source along its gradient, from below.
+        eta_lambda_max: lr times the largest of them; the rule's fixed number.
+        note: a warning in plain words, or an empty string.
+    """
+
+    lr: float
+    lambda_max: dict[str, float]
+    note: str = ""
+
+    @property
+    def eta_lambda_max(self) -> float:
+        """The dimensionless step of the stiffest source."""
+        return self.lr * max(self.lambda_max.values())
+
+
+def lambda_max(source: Objective, theta: Tensor, products: int = 5, hvp: str = "auto") -> float:
+    """Largest Hessian eigenvalue by Lanczos from the gradient, a lower bound that rises quickly.
+
+    Args:
+        source: the objective.
+        theta: where, [P].
+        products: Hessian-vector products spent.
+        hvp: how they are made.
+
+    Returns:
+        The eigenvalue, in loss per squared parameter; 1/lr has the same unit.
+
+    >>> bowl = Objective(lambda x: 0.5 * (torch.tensor([1.0, 9.0]) * x * x).sum())
+    >>> round(lambda_max(bowl, torch.ones(2), products=2), 3)
+    9.0
+    """
+    space = source.space
+    q = source.gradient(theta)
+    basis: list[Tensor] = []
+    rows: list[list[float]] = []
+    for _ in range(products):
+        length = space.norm(q)
+        if not float(length) > 0:
+            break
+        q = q / length.to(q.dtype)
+        basis.append(q)
+        w = source.gradient_and_hvp(theta, q, hvp, check=False)[1]
+        rows.append(space.gram([w], basis)[0].tolist())
+        # Orthogonalised against the whole basis: with few vectors this is cheap and safe.
+        q = w
+        for u in basis:
+            q = q - space.dot(q, u).to(q.dtype) * u
+    n = len(basis)
+    if n == 0:
+        return 0.0
+    small = torch.zeros(n, n, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        small[i, : i + 1] = small[: i + 1, i] = torch.tensor(row, dtype=torch.float64)
+    return float(torch.linalg.eigvalsh(small)[-1])
+
+
+def step_size(
+    sources: Mapping[str, Objective],
+    theta: Tensor,
+    lr: float | None = None,
+    products: int = 5,
+    progress: bool = False,
+) -> StepSize:
+    r"""The rule :math:`\eta\,\lambda_{\max} = 0.1` for the stiffest source.
+
+    Two products are spent on each source, and the rest on the stiffest alone.
+
+    Args:
+        sources: objectives by name.
+        theta: where, [P].
+        lr: a step size to judge instead of choosing one.
+        products: Hessian-vector products for the stiffest source.
+        progress: show a progress bar.
+
+    Source: practice of PAPER section 3, stated as a dimensionless number.
+    """
+    bar = tqdm(total=len(sources) + 1, desc="step size", disable=not progress)
+    values = {}
+    with bar:
+        for name, source in sources.items():
+            values[name] = lambda_max(source, theta, products=2)
+            bar.update()
+        stiffest = max(values, key=lambda name: values[name])
+        values[stiffest] = max(values[stiffest], lambda_max(sources[stiffest], theta, products))
+        bar.update()
+    largest = values[stiffest]
+    if largest <= 0:
+        return StepSize(lr or 1e-3, values, "no curvature found: the step size is a guess")
+    chosen = ETA_LAMBDA / largest if lr is None else lr
+    return StepSize(chosen, values, step_note(chosen * largest))
+
+
+def step_note(eta_lambda_max: float) -> str:
+    """A warning when the step leaves the regime in which local scores hold, else ''."""
+    if eta_lambda_max >= 1:
+        return (
+            f"lr times curvature is {eta_lambda_max:.2g}: at 1 or more, predicted signs mean "
+            "nothing; lower lr"
+        )
+    if eta_lambda_max > LOCAL_REGIME:
+        return (
+            f"lr times curvature is {eta_lambda_max:.2g}, outside the local regime "
+            f"(up to {LOCAL_REGIME}): expect wrong signs among the small effects"
+        )
+    return ""

@@ -1,0 +1,269 @@
+"""Tournament of sources: every pair's predicted order effect for one gradient and product each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.cost import Cost, metered
+from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.sketch import Sketch
+from lietoolkit.geometry.space import gram
+from lietoolkit.order.confidence import Part, Resampler
+from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
+from lietoolkit.training.optimizers import Optimizer, optimizer_from
+from lietoolkit.training.schedules import check_run
+
+METHODS = ("local", "trotter")
+RANKINGS = {"borda": borda_order, "exact": exact_order, "search": search_order}
+# Above this, the vectors of all sources are kept in scaled float16 (changes scores by 3.5e-5).
+FULL_PRECISION_BYTES = 2e9
+
+
+@dataclass(frozen=True)
+class Tournament:
+    r"""Predicted effects of every pair, and the orders that follow.
+
+    Attributes:
+        names: the sources, in the order given.
+        matrix: [N, N] float64, antisymmetric: :math:`L_E(i \to j) - L_E(j \to i)` in loss units
+            (nats); negative: train i first. For several targets, the weighted sum.
+        targets: the matrix of each target alone.
+        gradients: baselines' material: per source gradient norm, and cosine with the target.
+        resampler: bootstrap of the sources' batches; None unless asked for.
+        cost: gradient equivalents spent.
+        lr: step size. steps: steps per stage. method, optimizer: of the prediction.
+        constraints: what every order obeys.
+    """
+
+    names: list[str]
+    matrix: Tensor
+    targets: dict[str, Tensor]
+    target_losses: dict[str, float]
+    gradients: dict[str, dict[str, float]]
+    cost: Cost
+    lr: float
+    steps: int
+    method: str
+    optimizer: str
+    constraints: tuple[str, ...] = ()
+    resampler: Resampler | None = field(default=None, repr=False)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Borda score of each source, its row sum, in loss units; the smallest goes first."""
+        return dict(zip(self.names, self.matrix.sum(1).tolist(), strict=True))
+
+    @property
+    def order(self) -> list[str]:
+        """The Borda order, trained-first first."""
+        return self.best_order()
+
+    def best_order(self, method: str = "borda") -> list[str]:
+        """The recommended order: "borda", "exact" (at most 14 sources) or "search" (any number)."""
+        if method not in RANKINGS:
+            raise InputError(f"method: expected one of {', '.join(RANKINGS)}; found {method!r}")
+        before = parse_constraints(self.constraints, self.names)
+        return [self.names[i] for i in RANKINGS[method](self.matrix.numpy(), before)]
+
+
+def tournament(
+    sources: Mapping[str, Objective],
+    target: Objective | Mapping[str, Objective],
+    theta: Tensor,
+    lr: float,
+    steps: int = 1,
+    method: str = "local",
+    optimizer: str | Optimizer = "sgd",
+    *,
+    weights: Mapping[str, float] | None = None,
+    constraints: Sequence[str] = (),
+    hvp: str = "auto",
+    chunks: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> Tournament:
+    r"""Score every pair of sources for a target, in N gradients and N Hessian-vector products.
+
+    With :math:`v_i = H_i g_E` the pair effect is
+    :math:`k^2\eta^2 (\langle v_j, g_i\rangle - \langle v_i, g_j\rangle)`.
+
+    Args:
+        sources: two or more objectives by name.
+        target: the loss that should end low, or several by name.
+        theta: where the model is now, [P].
+        lr: step size :math:`\eta`. steps: steps per stage, k.
+        method: "local", or "trotter": the target's gradient is read at
+            :math:`\theta - k\eta \frac{2}{N}\sum_i g_i`, for two sources the drift-matched
+            reference of the paper.
+        optimizer: recorded; both methods describe plain SGD.
+        weights: of several targets; default 1 each.
+        constraints: "a before b", "a first", "a last".
+        hvp: how products are made, see ``Objective.gradient_and_hvp``.
+        chunks: parts each source is split into for the bootstrap; 1: no bootstrap.
+        seed: of the bootstrap's random projection.
+        progress: show a progress bar over sources.
+
+    Raises:
+        InputError: fewer than two sources, bad settings, a loss or gradient that is not finite.
+
+    Source: Sweeney 2026, tournament with Borda scores.
+
+    >>> bowl = lambda c, k: Objective(lambda x: 0.5 * k * (x - c).square().sum())
+    >>> t = tournament({"soft": bowl(1.0, 1.0), "stiff": bowl(-1.0, 4.0)}, bowl(1.0, 1.0),
+    ...                torch.zeros(1, dtype=torch.float64), lr=0.1)
+    >>> t.order, round(float(t.matrix[0, 1]), 6)
+    (['stiff', 'soft'], 0.08)
+    """
+    check_run(lr, steps)
+    check_sources(sources)
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
+    parse_constraints(constraints, list(sources))
+    targets = {"target": target} if isinstance(target, Objective) else dict(target)
+    weights = {name: 1.0 for name in targets} | dict(weights or {})
+    if set(weights) != set(targets):
+        raise InputError(f"weights: expected names out of {', '.join(targets)}")
+    with metered() as cost:
+        at = theta
+        if method == "trotter":
+            at = theta - steps * lr * 2 / len(sources) * _mean_field(sources, theta)
+        g_targets = {name: objective.gradient(at) for name, objective in targets.items()}
+        losses = {name: float(objective.loss(theta)) for name, objective in targets.items()}
+        g, v, resampler = _vectors(
+            sources, g_targets, weights, theta, hvp, chunks, seed, progress
+        )
+        matrices = {name: (steps * lr) ** 2 * _effects(sources, g, v[name]) for name in targets}
+    return Tournament(
+        names=list(sources),
+        matrix=sum(weights[name] * matrices[name] for name in targets),
+        targets=matrices,
+        target_losses=losses,
+        gradients=_baseline_figures(sources, g, g_targets, weights),
+        cost=cost,
+        lr=lr,
+        steps=steps,
+        method=method,
+        optimizer=optimizer_from(optimizer).name,
+        constraints=tuple(constraints),
+        resampler=resampler,
+    )
+
+
+def check_sources(sources: Mapping[str, Objective]) -> None:
+    """Raise InputError unless there are at least two sources and all are objectives."""
+    if len(sources) < 2:
+        raise InputError(f"sources: an order needs at least two, found {len(sources)}")
+    for name, source in sources.items():
+        if not isinstance(source, Objective):
+            raise InputError(
+                f"sources[{name!r}]: expected lt.Objective or lt.ModelObjective, "
+                f"found {type(source).__name__}"
+            )
+
+
+def _mean_field(sources: Mapping[str, Objective], theta: Tensor) -> Tensor:
+    total = torch.zeros_like(theta)
+    for source in sources.values():
+        total += source.gradient(theta, check=False)
+    return total / len(sources)
+
+
+def _vectors(
+    sources: Mapping[str, Objective],
+    g_targets: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    theta: Tensor,
+    hvp: str,
+    chunks: int,
+    seed: int,
+    progress: bool,
+) -> tuple[list[Stored], dict[str, list[Stored]], Resampler | None]:
+    """All g_i, all v_i of each target, and the material of the bootstrap."""
+    count = (1 + len(g_targets)) * len(sources)
+    full = count * theta.numel() * theta.element_size() <= FULL_PRECISION_BYTES
+    sketch = Sketch(theta.numel(), device=theta.device, seed=seed) if chunks > 1 else None
+    all_g: list[Stored] = []
+    all_v: dict[str, list[Stored]] = {name: [] for name in g_targets}
+    parts: list[list[Part]] = []
+    for source in tqdm(sources.values(), desc="sources", disable=not progress):
+        g = torch.zeros_like(theta)
+        v = {name: torch.zeros_like(theta) for name in g_targets}
+        parts.append([])
+        for share, chunk in source.chunks(chunks):
+            mixed = 0.0
+            for n, (name, direction) in enumerate(g_targets.items()):
+                g_chunk, v_chunk = chunk.gradient_and_hvp(theta, direction, hvp, check=False)
+                v[name].add_(v_chunk, alpha=share)
+                if n == 0:
+                    g.add_(g_chunk, alpha=share)
+                if sketch is not None:
+                    mixed = mixed + weights[name] * sketch(v_chunk)
+            if sketch is not None:
+                parts[-1].append(Part(share, sketch(g_chunk), mixed))
+        all_g.append(Stored.of(g, full))
+        for name in v:
+            all_v[name].append(Stored.of(v[name], full))
+    return all_g, all_v, Resampler(parts) if sketch is not None else None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A vector as it is, or in float16 with its scale (for many long vectors)."""
+
+    data: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, u: Tensor, full: bool) -> Stored:
+        """Store u; ``full=False`` in float16."""
+        if full:
+            return cls(u, torch.ones((), dtype=torch.float64, device=u.device))
+        scale = u.abs().max().clamp(min=1e-30)
+        return cls((u / scale).half(), scale.double())
+
+
+def stored_gram(left: Sequence[Stored], right: Sequence[Stored]) -> Tensor:
+    """All inner products of stored vectors, [N, M] float64."""
+    scales = [torch.stack([u.scale for u in side]) for side in (left, right)]
+    products = gram([u.data for u in left], [u.data for u in right])
+    return scales[0][:, None] * products * scales[1][None, :]
+
+
+def _effects(
+    sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[Stored]
+) -> Tensor:
+    """sigma_ij = <v_j, g_i> - <v_i, g_j> of all pairs, [N, N] on the CPU."""
+    products = stored_gram(g, v).cpu()
+    sigma = products - products.T
+    for name, row in zip(sources, sigma, strict=True):
+        if bool(row.isnan().all()) or not bool(torch.isfinite(row).any()):
+            raise NotFinite(
+                f"source {name!r}: expected a finite loss and gradient, found NaN or infinity; "
+                "check its data"
+            )
+    return sigma
+
+
+def _baseline_figures(
+    sources: Mapping[str, Objective],
+    g: Sequence[Stored],
+    g_targets: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+) -> dict[str, dict[str, float]]:
+    combined = sum(weights[name] * g_target for name, g_target in g_targets.items())
+    target = Stored.of(combined, True)
+    norms = torch.stack([stored_gram([u], [u])[0, 0].sqrt() for u in g])
+    along = stored_gram(g, [target])[:, 0]
+    length = stored_gram([target], [target])[0, 0].sqrt()
+    cosines = along / (norms * length).clamp(min=1e-300)
+    return {
+        "gradient norm": dict(zip(sources, norms.tolist(), strict=True)),
+        "cosine": dict(zip(sources, cosines.tolist(), strict=True)),
+    }

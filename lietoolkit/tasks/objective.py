@@ -1,0 +1,197 @@
+"""Model, batches and loss as one objective over the flat parameter vector."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import AGREEMENT, Objective
+from lietoolkit.geometry.space import ParameterSpace
+from lietoolkit.tasks.losses import Loss, add_reference_logps, loss_function
+
+log = logging.getLogger("lietoolkit")
+
+
+class ModelObjective(Objective):
+    r"""The mean loss of a model over a source's batches, as a function of theta.
+
+    Args:
+        model: a causal language model, in evaluation mode.
+        batches: dicts of tensors as transformers' and TRL's collators make them, or a loader of
+            such. The objective is the plain mean of the batches' losses.
+        loss: "lm", "sft", "dpo", or a callable (model, batch) -> scalar.
+        space: the parameters to differentiate by; default all trainable ones. Objectives of one
+            plan share one space.
+        name: what errors and tables call the source.
+        microbatch: rows per forward pass; gradients accumulate exactly. Default: a whole batch.
+        reference: frozen reference model of DPO; default: the model itself as it is now.
+        beta: DPO's temperature.
+
+    Raises:
+        InputError: no batches; dropout is active; parameters do not match.
+
+    The model's parameters are left exactly as they were by every call.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[dict[str, Any]],
+        loss: str | Callable[[Any, Any], Tensor] | Loss = "lm",
+        *,
+        space: ParameterSpace | None = None,
+        name: str = "objective",
+        microbatch: int | None = None,
+        reference: nn.Module | None = None,
+        beta: float = 0.1,
+    ):
+        _refuse_dropout(model)
+        self.model = model
+        self.name = name
+        self.space: ParameterSpace = space or ParameterSpace(model)
+        self.kind = loss_function(loss, beta=beta)
+        self.microbatch = microbatch
+        own = [_to_device(batch, self.space.device) for batch in batches]
+        if not own:
+            raise InputError(f"{name}: expected at least one batch, found none")
+        if self.kind.name == "dpo":
+            with self.space.at(self.space.vector()):
+                own = add_reference_logps(model if reference is None else reference, own)
+        self._batches = own
+
+    @property
+    def batches(self) -> int:
+        """How many batches one evaluation of the whole objective reads."""
+        return len(self._batches)
+
+    def chunks(self, n: int) -> list[tuple[float, Objective]]:
+        """Weights (summing to 1) and objectives of at most n parts, by batch or by rows."""
+        if len(self._batches) >= n:
+            groups = [self._batches[i::n] for i in range(n)]
+            weights = [len(group) / len(self._batches) for group in groups]
+        else:
+            per_batch = -(-n // len(self._batches))
+            groups, weights = [], []
+            for batch in self._batches:
+                parts = self.kind.split(batch, per_batch)
+                total = sum(self.kind.weight(part) for part in parts)
+                groups += [[part] for part in parts]
+                weights += [self.kind.weight(p) / total / len(self._batches) for p in parts]
+        return [(w, self._with(group)) for w, group in zip(weights, groups, strict=True)]
+
+    def fingerprint(self) -> str:
+        """A digest of loss and batches, for files that results are resumed from."""
+        digest = hashlib.sha256(f"{self.kind.name} {self.space.dtype}".encode())
+        for batch in self._batches:
+            for key in sorted(batch):
+                if isinstance(batch[key], Tensor) and not key.startswith("ref_"):
+                    digest.update(key.encode())
+                    data = batch[key].detach().cpu().contiguous().view(torch.uint8)
+                    digest.update(data.numpy().tobytes())
+        return f"{self.name}:{digest.hexdigest()[:16]}"
+
+    def _with(self, batches: list[dict[str, Any]]) -> ModelObjective:
+        part = object.__new__(ModelObjective)
+        part.__dict__.update(self.__dict__)
+        part._batches = batches
+        return part
+
+    def _parts(self, batch: int | None) -> list[tuple[float, dict[str, Any]]]:
+        chosen = self._batches if batch is None else [self._batches[batch]]
+        if self.microbatch is None:
+            return [(1 / len(chosen), b) for b in chosen]
+        parts = []
+        for b in chosen:
+            rows = len(b["input_ids"]) // (2 if self.kind.name == "dpo" else 1)
+            pieces = self.kind.split(b, -(-rows // self.microbatch))
+            total = sum(self.kind.weight(piece) for piece in pieces)
+            parts += [(self.kind.weight(p) / total / len(chosen), p) for p in pieces]
+        return parts
+
+    def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
+        with self.space.at(theta):
+            losses = [w * self.kind.loss(self.model, b).double() for w, b in self._parts(batch)]
+        return torch.stack(losses).sum()
+
+    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+        # Gradients accumulate straight into views of one flat vector: no second copy.
+        g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
+        with torch.enable_grad(), self.space.at(theta) as parameters:
+            for parameter, view in zip(parameters, self.space.unflatten(g), strict=True):
+                parameter.grad = view
+            for weight, part in self._parts(batch):
+                (weight * self.kind.loss(self.model, part)).backward(inputs=parameters)
+        return g
+
+    def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
+        g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
+        hv = torch.zeros_like(g)
+        direction = self.space.unflatten(v.to(self.space.dtype))
+        # Fused attention has no second derivative; the plain kernel has.
+        kernel = sdpa_kernel(SDPBackend.MATH)
+        with torch.enable_grad(), self.space.at(theta) as parameters, kernel:
+            for weight, part in self._parts(batch):
+                loss = weight * self.kind.loss(self.model, part)
+                first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+                used = [
+                    (d, x) for d, x in zip(first, direction, strict=True)
+                    if d is not None and d.requires_grad
+                ]  # fmt: skip
+                outputs, cotangents = [d for d, _ in used], [x for _, x in used]
+                second = torch.autograd.grad(outputs, parameters, cotangents, allow_unused=True)
+                _accumulate(self.space.unflatten(g), first)
+                _accumulate(self.space.unflatten(hv), second)
+        return g, hv
+
+    def _choose_method(self, theta: Tensor, v: Tensor) -> str:
+        if self.space.dtype != torch.float32:
+            return "exact"
+        if self.space.difference_ok is None:
+            self.space.difference_ok = self._difference_agrees(theta, v)
+            if not self.space.difference_ok:
+                log.warning(
+                    "%s: finite differences at two step sizes disagree by more than %g; "
+                    "using exact Hessian-vector products (1.5 times the cost)",
+                    self.name,
+                    AGREEMENT,
+                )
+        return "finite-difference" if self.space.difference_ok else "exact"
+
+    def _difference_agrees(self, theta: Tensor, v: Tensor) -> bool:
+        """Compare two step sizes on one row, which costs little beside whole batches."""
+        batch = self._batches[0]
+        row = self._with(self.kind.split(batch, len(batch["input_ids"]))[:1])
+        near = row._difference(theta, v, None)[1]
+        far = row._difference(theta, v, None, scale=2.0)[1]
+        gap = self.space.norm(near - far)
+        return bool(torch.isfinite(gap)) and bool(gap <= AGREEMENT * self.space.norm(near))
+
+
+def _accumulate(views: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> None:
+    for view, tensor in zip(views, tensors, strict=True):
+        if tensor is not None:
+            view.add_(tensor.detach())
+
+
+def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in dict(batch).items()}
+
+
+def _refuse_dropout(model: nn.Module) -> None:
+    if not model.training:
+        return
+    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    config = getattr(model, "config", None)
+    settings = [k for k in ("attention_dropout", "attn_pdrop") if getattr(config, k, 0)]
+    if layers or settings:
+        raise InputError(
+            f"model: expected no active dropout, found it in {(layers + settings)[0]!r} "
+            "(the model is in train mode); call model.eval() first"
+        )

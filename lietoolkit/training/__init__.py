@@ -1,0 +1,1 @@
+"""Optimizers as maps, stages, and schedules run for real."""

@@ -1,0 +1,116 @@
+"""Optimizers as pure maps on (theta, state)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lietoolkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Parameters and optimizer state after some steps.
+
+    Attributes:
+        theta: parameters, [P].
+        buffers: the optimizer's vectors, each [P].
+        step: steps taken so far.
+    """
+
+    theta: Tensor
+    buffers: tuple[Tensor, ...] = field(default=())
+    step: int = 0
+
+
+class Optimizer(Protocol):
+    """What a training stage needs of an optimizer."""
+
+    name: str
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The state before the first step."""
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g; neither argument is changed."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    r"""Plain gradient descent, :math:`\theta' = \theta - \eta g`: no momentum, no weight decay."""
+
+    name: str = "sgd"
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The state before the first step."""
+        return TrainingState(theta)
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g."""
+        return TrainingState(torch.add(state.theta, g, alpha=-lr), (), state.step + 1)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    r"""SGD with momentum as in PyTorch: :math:`m' = \beta m + g,\ \theta' = \theta - \eta m'`."""
+
+    beta: float = 0.9
+    name: str = "momentum"
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The state before the first step."""
+        return TrainingState(theta, (torch.zeros_like(theta),))
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g."""
+        m = torch.add(g, state.buffers[0], alpha=self.beta)
+        return TrainingState(torch.add(state.theta, m, alpha=-lr), (m,), state.step + 1)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW with PyTorch's defaults; equal to ``torch.optim.AdamW`` to rounding."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    name: str = "adamw"
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The state before the first step."""
+        return TrainingState(theta, (torch.zeros_like(theta), torch.zeros_like(theta)))
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g."""
+        n = state.step + 1
+        m = state.buffers[0].lerp(g, 1 - self.beta1)
+        v = torch.addcmul(state.buffers[1] * self.beta2, g, g, value=1 - self.beta2)
+        scale = (v.sqrt() / (1 - self.beta2**n) ** 0.5).add_(self.eps)
+        theta = state.theta * (1 - lr * self.weight_decay)
+        theta = theta.addcdiv_(m, scale, value=-lr / (1 - self.beta1**n))
+        return TrainingState(theta, (m, v), n)
+
+
+OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
+
+
+def optimizer_from(optimizer: str | Optimizer) -> Optimizer:
+    """An optimizer by name ("sgd", "momentum", "adamw"), or the configuration itself.
+
+    Raises:
+        InputError: unknown name.
+
+    >>> optimizer_from("momentum")
+    Momentum(beta=0.9, name='momentum')
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise InputError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)}; found {optimizer!r}"
+            )
+        return OPTIMIZERS[optimizer]()
+    return optimizer

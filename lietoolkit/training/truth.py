@@ -1,0 +1,224 @@
+"""What really happens: schedules trained for real, sharing common prefixes, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
+from lietoolkit.training.schedules import check_run, step_sizes
+from lietoolkit.training.stages import run_stage
+
+
+def run_schedules(
+    sources: Mapping[str, Objective],
+    target: Objective | Mapping[str, Objective],
+    theta: Tensor,
+    orders: Sequence[Sequence[str]],
+    lr: float,
+    steps: int = 1,
+    optimizer: str | Optimizer = "sgd",
+    *,
+    schedule: str = "constant",
+    warmup: int = 0,
+    reset: bool = False,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Train every order for real and return the target's final loss of each.
+
+    Orders that begin alike share the work: all ordered pairs of N sources cost
+    :math:`N + N(N-1)` stages, all 120 orders of five 325.
+
+    Args:
+        sources: what is trained on, by name.
+        target: the loss that is read at the end, or several by name.
+        theta: start, [P]; not changed, nor is any model.
+        orders: each a sequence of names; they may leave sources out.
+        lr: step size (the highest one, when a schedule is given).
+        steps: steps per stage.
+        optimizer: "sgd", "momentum", "adamw" or a configuration.
+        schedule: "constant", "linear" or "cosine" over the whole run.
+        warmup: steps of linear increase at the start of the run.
+        reset: start each stage with fresh optimizer state instead of carrying it through.
+        folder: where finished orders are kept. Called again with the same settings, only the
+            missing ones are run, and the numbers are the same.
+        progress: show a progress bar over stages.
+
+    Returns:
+        [len(orders)] float64 tensor of losses in nats; [len(orders), M] for M named targets.
+
+    Raises:
+        InputError: unknown name in an order, bad settings, training that diverges.
+
+    >>> a = Objective(lambda x: (x - 1).square().sum())
+    >>> b = Objective(lambda x: (x + 1).square().sum())
+    >>> run_schedules({"a": a, "b": b}, a, torch.zeros(1).double(), [["a", "b"], ["b", "a"]], 0.25)
+    tensor([1.5625, 0.5625], dtype=torch.float64)
+    """
+    optimizer = optimizer_from(optimizer)
+    targets = {"target": target} if isinstance(target, Objective) else dict(target)
+    plans = [tuple(order) for order in orders]
+    for order in plans:
+        for name in order:
+            if name not in sources:
+                raise InputError(
+                    f"orders: unknown source {name!r}; the sources are {', '.join(sources)}"
+                )
+    longest = max((len(order) for order in plans), default=0)
+    check_run(lr, steps, schedule, warmup)
+    settings = {
+        "lr": lr,
+        "steps": steps,
+        "optimizer": repr(optimizer),
+        "schedule": schedule,
+        "warmup": warmup,
+        "reset": reset,
+        "stages": longest,
+        "theta": _digest(theta),
+        "sources": {name: source.fingerprint() for name, source in sources.items()},
+    }
+    store = _Store(folder, settings)
+    sizes = step_sizes(lr, steps * longest, schedule, warmup)
+    missing = [
+        o for o in dict.fromkeys(plans) if any(store.get(o, t) is None for t in targets.items())
+    ]
+    start = optimizer.init(theta)
+    bar = tqdm(total=_stages(missing), desc="training orders", unit="stage", disable=not progress)
+    with bar:
+        path: list[tuple[str, TrainingState]] = []
+        for order in sorted(missing):
+            shared = _common(order, [name for name, _ in path])
+            del path[shared:]
+            state = path[-1][1] if path else start
+            for position in range(shared, len(order)):
+                if reset and position:
+                    state = optimizer.init(state.theta)
+                first = position * steps
+                state = run_stage(
+                    sources[order[position]], state, optimizer, sizes[first : first + steps]
+                )
+                path.append((order[position], state))
+                bar.update()
+            store.put(order, {t: _final(t[1], state.theta, order) for t in targets.items()})
+    table = [[store.get(order, t) for t in targets.items()] for order in plans]
+    losses = torch.tensor(table, dtype=torch.float64)
+    return losses[:, 0] if isinstance(target, Objective) else losses
+
+
+def measure_order_effect(
+    a: Objective,
+    b: Objective,
+    target: Objective,
+    theta: Tensor,
+    lr: float,
+    steps: int = 1,
+    optimizer: str | Optimizer = "sgd",
+    *,
+    schedule: str = "constant",
+    warmup: int = 0,
+    reset: bool = False,
+) -> float:
+    r"""Train both orders and return :math:`L_E(A \to B) - L_E(B \to A)`; negative: A first.
+
+    Args as in ``run_schedules``. In loss units (nats for language models).
+
+    >>> a = Objective(lambda x: (x - 1).square().sum())
+    >>> b = Objective(lambda x: (x + 1).square().sum())
+    >>> measure_order_effect(a, b, a, torch.zeros(1, dtype=torch.float64), lr=0.25)
+    1.0
+    """
+    losses = run_schedules(
+        {"a": a, "b": b},
+        target,
+        theta,
+        [("a", "b"), ("b", "a")],
+        lr,
+        steps,
+        optimizer,
+        schedule=schedule,
+        warmup=warmup,
+        reset=reset,
+    )
+    return float(losses[0] - losses[1])
+
+
+def _final(target: Objective, theta: Tensor, order: Sequence[str]) -> float:
+    try:
+        return float(target.loss(theta))
+    except NotFinite as error:
+        raise InputError(
+            f"after training {' -> '.join(order)} the loss of {target.name!r} is NaN or infinite; "
+            "lower lr"
+        ) from error
+
+
+def _stages(orders: Sequence[tuple[str, ...]]) -> int:
+    return len({order[:n] for order in orders for n in range(1, len(order) + 1)})
+
+
+def _common(order: Sequence[str], path: Sequence[str]) -> int:
+    shared = 0
+    while shared < min(len(order), len(path)) and order[shared] == path[shared]:
+        shared += 1
+    return shared
+
+
+def _digest(theta: Tensor) -> str:
+    data = theta.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(data.data).hexdigest()[:16]
+
+
+class _Store:
+    """Finished orders of one setting, one JSON line each, appended and flushed as they come."""
+
+    def __init__(self, folder: str | Path | None, settings: dict):
+        self.losses: dict[tuple[tuple[str, ...], str], float] = {}
+        self.path: Path | None = None
+        if folder is None:
+            return
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"orders-{key}.jsonl"
+        if self.path.exists():
+            lines = self.path.read_bytes().split(b"\n")
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # empty, or cut off by a kill in the middle of writing
+                self.losses[tuple(row["order"]), row["target"]] = float.fromhex(row["loss"])
+            if lines[-1]:  # a cut-off line must not swallow the next one
+                with self.path.open("ab") as file:
+                    file.write(b"\n")
+
+    def get(self, order: tuple[str, ...], target: tuple[str, Objective]) -> float | None:
+        return self.losses.get((order, _label(target)))
+
+    def put(
+        self, order: tuple[str, ...], losses: Mapping[tuple[str, Objective], float]
+    ) -> None:
+        lines = []
+        for target, loss in losses.items():
+            self.losses[order, _label(target)] = loss
+            row = {"order": order, "target": _label(target), "loss": loss.hex()}
+            lines.append(json.dumps(row) + "\n")
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _label(target: tuple[str, Objective]) -> str:
+    return f"{target[0]} {target[1].fingerprint()}"
