@@ -131,7 +131,7 @@ def _cut(batch: Batch, n: int) -> list[dict[str, Any]]:
         return [dict(batch)]
     size = -(-units // n)
     return [
-        {key: part(value, i, i + size) for key, value in batch.items()}
+        {key: part(value, i, min(i + size, units)) for key, value in batch.items()}
         for i in range(0, units, size)
     ]
 
