@@ -104,7 +104,7 @@ def test_half_precision_is_no_dtype_to_compute_in(folder):
     assert "float32" in refusal(folder, dtype=torch.bfloat16)
 
 
-def test_short_name_course_wins_over_nothing_else(folder, monkeypatch):
+def test_short_name_course(folder, monkeypatch):
     monkeypatch.setattr(models, "course_path", lambda: folder)
     model, _ = load_model("course", device="cpu")
     assert model_info(model)["vocabulary"] == 6
