@@ -203,9 +203,9 @@ def _download_error(said: str, root: Path) -> Exception:
     if "No space left" in said or "Errno 28" in said:
         return OSError(errno.ENOSPC, "pip found no space left")
     errors = [line for line in said.splitlines() if line.startswith("ERROR")]
-    last = (errors or said.splitlines() or ["no message"])[-1]
+    last = (errors or said.splitlines() or ["no message"])[-1].removeprefix("ERROR: ").rstrip(".")
     return InputError(
-        f"{NAME}: pip could not download {REQUIREMENT}: {last} "
+        f"{NAME}: pip could not download {REQUIREMENT} ({last}). "
         f"Check the network or pip's index (PIP_INDEX_URL), then try again. Without a network, "
         f"copy {WHEEL} from another machine into {root}, or use --model course."
     )
