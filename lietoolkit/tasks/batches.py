@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .formats import plural
 from .losses import IGNORE
 from .sources import Rows, load_rows
 
@@ -169,8 +170,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _tokenise(row: dict[str, Any], tokenizer: Any, place: str) -> _Example:
     if "text" in row or "messages" in row:
         text = row.get("text", row.get("messages"))
-        ids = _ids(_end(text, tokenizer), row, tokenizer, place)
-        return _Example([ids], [[True] * len(ids)])
+        tokens = _ids(_end(text, tokenizer), row, tokenizer, place)
+        return _Example([tokens], [[True] * len(tokens)])
     if "completion" in row:
         prompt, answers = row["prompt"], {"completion": row["completion"]}
     else:
@@ -276,28 +277,24 @@ def _collate(examples: list[_Example], pad: int) -> dict[str, Tensor]:
 # --- what is said about a source ------------------------------------------------------------------
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _notes(
     rows: Rows, count: Counter[str], max_length: int, tokenizer: Any, examples: list[_Example]
 ) -> list[str]:
     notes = []
     if count["truncated"]:
         notes.append(
-            f"{_count(count['truncated'], 'row')} longer than the context of {max_length} tokens: "
+            f"{plural(count['truncated'], 'row')} longer than the context of {max_length} tokens: "
             "the end was cut off"
         )
     if count["dropped"]:
-        rows_out = _count(count["dropped"], "row")
+        rows_out = plural(count["dropped"], "row")
         notes.append(f"{rows_out} left out: no label token within the context")
     same = sum(len(e.ids) == 2 and e.ids[0] == e.ids[1] for e in examples)
     if same:
-        notes.append(f"{_count(same, 'pair')} with chosen and rejected equal after tokenisation")
+        notes.append(f"{plural(same, 'pair')} with chosen and rejected equal after tokenisation")
     if count["moved"]:
         notes.append(
-            f"in {_count(count['moved'], 'row')} the last tokens of the prompt merge with the "
+            f"in {plural(count['moved'], 'row')} the last tokens of the prompt merge with the "
             "completion and count as its start; end prompts on a token boundary to avoid it"
         )
     if rows.cut:
@@ -312,10 +309,10 @@ def _refuse(rows: Rows, name: str, max_length: int, count: Counter[str], prompt:
     if count["too long"]:
         raise InputError(
             f"{where}: expected at least one row with a label token within the context of "
-            f"{max_length} tokens; found {_count(len(rows), 'row')}, all too long (the longest "
+            f"{max_length} tokens; found {plural(len(rows), 'row')}, all too long (the longest "
             f"prompt has {prompt} tokens). Shorten the rows or raise max_length."
         )
     raise InputError(
         f"{where}: expected at least one row of two tokens or more; found "
-        f"{_count(len(rows), 'row')}, all shorter. Add text."
+        f"{plural(len(rows), 'row')}, all shorter. Add text."
     )
