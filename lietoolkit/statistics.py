@@ -49,7 +49,8 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     center = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+    # Rounding must not push a bound past the share itself (k = 0 and k = n).
+    return max(0.0, min(p, (center - half) / scale)), min(1.0, max(p, (center + half) / scale))
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:

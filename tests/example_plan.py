@@ -1,6 +1,6 @@
 """A made-up plan.json for tests: random antisymmetric effects, and runs that obey them noisily."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def example_plan(seed=0, names=None, verified=True):
                 "survival": round(float(rng.uniform(0.55, 1.0)), 3),
                 "resamples": 200,
             }
-            for a, b in zip(order, order[1:], strict=False)
+            for a, b in pairwise(order)
         ],
         "baselines": baselines,
         "geometry": geometry([order[0], order[-1]]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,22 +18,23 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def alt_text(where: Axes | Figure) -> str:
-    """The plain sentences that describe what this module drew on an axes or a whole figure.
+    r"""The plain sentences that describe what this module drew on an axes or a whole figure.
 
     >>> from matplotlib.figure import Figure
+    >>> from lietoolkit.plots import score_bars
     >>> ax = score_bars({"a": -2e-3, "b": 2e-3}, ["a", "b"], ax=Figure().subplots())
     >>> alt_text(ax)
-    'Pull of each source: a −2.0 × 10⁻³, b +2.0 × 10⁻³. Negative pulls to the front.'
+    'Pull of each source: a −2.0\xa0×\xa010⁻³, b +2.0\xa0×\xa010⁻³. Negative pulls to the front.'
     """
-    axes = where.axes if hasattr(where, "add_axes") else [where]  # type: ignore[union-attr]
+    axes: Any = where.axes if hasattr(where, "add_axes") else [where]
     return " ".join(text for a in axes if (text := getattr(a, "lietoolkit_alt", "")))
 
 
 def loss_text(value: float | None, *, signed: bool = True, digits: int = 1) -> str:
-    """A loss or loss difference as people write it: ``−3.1 × 10⁻⁴``, ``+0.052``, ``0``.
+    r"""A loss or loss difference as people write it: ``−3.1 × 10⁻⁴``, ``+0.052``, ``0``.
 
     >>> loss_text(-0.00031), loss_text(0.0521), loss_text(0.0), loss_text(2.5, signed=False)
-    ('−3.1 × 10⁻⁴', '+0.052', '0', '2.5')
+    ('−3.1\xa0×\xa010⁻⁴', '+0.052', '0', '2.5')
     """
     if value is None or not math.isfinite(value):
         return "not known"
@@ -44,11 +45,25 @@ def loss_text(value: float | None, *, signed: bool = True, digits: int = 1) -> s
     power = int(exponent)
     if -2 <= power < 4:
         return f"{sign}{abs(value):.{max(0, digits - power)}f}"
-    return f"{sign}{mantissa} × {power_of_ten(power)}"
+    # No-break spaces: a number must not end on one line and its power on the next.
+    return f"{sign}{mantissa}\u00a0×\u00a0{_power_of_ten(power)}"
 
 
-def power_of_ten(power: int) -> str:
-    """``10⁻⁴`` for -4."""
+def unit_of(largest: float) -> tuple[float, str]:
+    """The power of ten below a positive number, and how an axis label writes it.
+
+    Numbers that read well as they are, from 0.1 up to 1000, keep the unit 1.
+
+    >>> unit_of(0.00052)
+    (0.0001, ' (× 10⁻⁴)')
+    """
+    power = math.floor(math.log10(largest)) if largest > 0 else 0
+    if -1 <= power < 3:
+        return 1.0, ""
+    return float(f"1e{power}"), f" (× {_power_of_ten(power)})"
+
+
+def _power_of_ten(power: int) -> str:
     return "10" + str(power).translate(_SUPERSCRIPTS)
 
 

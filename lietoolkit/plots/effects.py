@@ -17,8 +17,8 @@ from lietoolkit.plots.common import (
     axes_or_new,
     describe,
     loss_text,
-    power_of_ten,
     short_name,
+    unit_of,
 )
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def order_matrix(
     ax = axes_or_new(ax)
     limit = float(np.nanmax(np.abs(values))) if n else 1.0
     limit = limit or 1.0
-    power = math.floor(math.log10(limit))
-    shown = np.ma.masked_array(values / 10.0**power, mask=np.eye(n, dtype=bool))
-    bound = limit / 10.0**power
+    unit, unit_text = unit_of(limit)
+    shown = np.ma.masked_array(values / unit, mask=np.eye(n, dtype=bool))
+    bound = limit / unit
     image = ax.imshow(shown, cmap="PuOr_r", vmin=-bound, vmax=bound)
     for i in range(n):
         for j in range(n):
@@ -69,7 +69,7 @@ def order_matrix(
                 ax.text(j, i, "·", ha="center", va="center", alpha=0.5)
             elif n <= 8:
                 ink = "white" if abs(shown[i, j]) > 0.62 * bound else "black"
-                text = f"{shown[i, j]:+.1f}".replace("-", MINUS)
+                text = f"{shown[i, j]:+.{2 if n <= 6 else 1}f}".replace("-", MINUS)
                 ax.text(j, i, text, ha="center", va="center", color=ink)
             elif values[i, j] < 0:
                 ax.text(j, i, "•", ha="center", va="center", color="black", fontsize=6)
@@ -80,9 +80,8 @@ def order_matrix(
     ax.set_xlabel("trained second")
     ax.set_ylabel("trained first")
     ax.tick_params(length=0)
-    unit = f" (× {power_of_ten(power)})"
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
-    bar.set_label(f"change in loss{unit}\nnegative: better in this order")
+    bar.set_label(f"change in loss{unit_text}\nnegative: better in this order")
     above = values[np.triu_indices(n, 1)]
     row, column = np.unravel_index(np.argmin(values), values.shape) if n > 1 else (0, 0)
     describe(
@@ -166,7 +165,7 @@ def confidence_bars(
     ax.hlines(rows, 0.5, share, color=GRAY, linewidth=2)
     for mask, marker, color, label in (
         (sure, "o", BLUE, "at least 90%"),
-        (~sure, "D", ORANGE, "less: nearly free to swap"),
+        (~sure, "D", ORANGE, "below 90%"),
     ):
         if mask.any():
             ax.plot(share[mask], rows[mask], marker, color=color, markersize=8, label=label,

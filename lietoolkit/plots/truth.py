@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ from lietoolkit.plots.common import (
     SKY,
     axes_or_new,
     describe,
-    power_of_ten,
     short_name,
+    unit_of,
 )
 from lietoolkit.statistics import wilson_interval
 
@@ -127,8 +126,8 @@ def verification_strip(measured: Any, labels: Sequence[str], ax: Axes | None = N
     ax = axes_or_new(ax)
     rank = 1 + (y[None, :] < y[:, None]).sum(axis=1)
     shift = y - y.min()
-    power = math.floor(math.log10(shift.max())) if shift.max() > 0 else 0
-    shift = shift / 10.0**power
+    unit, unit_text = unit_of(float(shift.max()))
+    shift = shift / unit
     ax.axhline(0, color=GRAY, linewidth=0.8, zorder=0)
     ax.plot(shift, np.zeros_like(y), "|", color=GRAY, markersize=22, markeredgewidth=1.6,
             label="all orders tried", zorder=1)  # fmt: skip
@@ -137,7 +136,7 @@ def verification_strip(measured: Any, labels: Sequence[str], ax: Axes | None = N
     plain = iter(_MARKERS * len(labels))
     palette = iter([GREEN, PINK, SKY, AMBER] * len(labels))
     heights: list[tuple[float, int]] = []
-    for i in sorted(others, key=lambda i: (labels[i] not in styles, shift[i])):
+    for i in sorted(others, key=lambda i: (*(labels[i] != s for s in styles), shift[i])):
         style = styles.get(labels[i]) or (next(plain), next(palette), 8)
         # Markers that would cover each other climb, each level one marker higher.
         taken = {level for at, level in heights if abs(at - shift[i]) < 0.06 * shift.max()}
@@ -151,8 +150,7 @@ def verification_strip(measured: Any, labels: Sequence[str], ax: Axes | None = N
     ax.set_yticks([])
     for side in ("left", "right", "top"):
         ax.spines[side].set_visible(False)
-    unit = f"× {power_of_ten(power)}"
-    ax.set_xlabel(f"loss above the best order tried ({unit}); left is better")
+    ax.set_xlabel(f"loss above the best order tried{unit_text}; left is better")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.3), fontsize="small", frameon=False)
     placed = ", ".join(f"{labels[i]} rank {rank[i]}" for i in others)
     describe(
@@ -170,7 +168,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 def _tidy_ticks(ax: Axes, which: str, label: str) -> None:
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    power = math.floor(math.log10(max(abs(low), abs(high))))
+    unit, unit_text = unit_of(max(abs(low), abs(high)))
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_formatter(lambda value, _: f"{value / 10.0**power:.3g}".replace("-", MINUS))
-    axis.set_label_text(f"{label} (× {power_of_ten(power)})")
+    axis.set_major_formatter(lambda value, _: f"{value / unit:.3g}".replace("-", MINUS))
+    axis.set_label_text(f"{label}{unit_text}")

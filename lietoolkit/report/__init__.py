@@ -2,6 +2,7 @@
 
 from lietoolkit.report.blocks import Block, show
 from lietoolkit.report.build import build_report
+from lietoolkit.report.checked import verification
 from lietoolkit.report.explorer import explorer
 from lietoolkit.report.limits import limits
 from lietoolkit.report.reading import check_parameters, read_plan
@@ -13,7 +14,6 @@ from lietoolkit.report.sections import (
     pairs,
     settings,
     tradeoff,
-    verification,
 )
 
 __all__ = [

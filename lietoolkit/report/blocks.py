@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Block", "bullets", "figure", "paragraph", "safe", "show", "table"]
 
 
+LONG = ' class="lt-long"'  # a cell that needs room on a narrow screen
+
+
 class Block:
     """One output: a MIME bundle and its metadata, as IPython's display protocol wants them."""
 
@@ -63,7 +66,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = 
     """A table; every cell is escaped. The first column heads its row."""
     lines = []
     for first, *rest in rows:
-        cells = "".join(f"<td>{safe(cell)}</td>" for cell in rest)
+        cells = "".join(
+            f"<td{LONG if len(str(cell)) > 30 else ''}>{safe(cell)}</td>" for cell in rest
+        )
         lines.append(f'<tr><th scope="row">{safe(first)}</th>{cells}</tr>')
     heads = "".join(f'<th scope="col">{safe(h)}</th>' for h in head)
     top = f"<caption>{safe(caption)}</caption>" if caption else ""

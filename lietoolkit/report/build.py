@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -71,11 +72,9 @@ def _run(target: Path, parameters: dict[str, Any], plan_json: Path, out: Path) -
         raise InputError(
             f"the report needs the package {error.name!r}; install lietoolkit[course]"
         ) from error
-    try:
+    with contextlib.suppress(ValueError):  # another drive on Windows
         # Relative, so that the kept notebook can be moved together with its plan.
         parameters = {**parameters, "plan": os.path.relpath(plan_json, out)}
-    except ValueError:  # another drive on Windows
-        pass
     try:
         papermill.execute_notebook(
             str(template_path()),
@@ -109,7 +108,10 @@ def _this_python() -> type:
         @property
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(
-                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                argv=[
+                    *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+                    "--log-level=ERROR",
+                ],
                 display_name="Python 3",
                 language="python",
                 env={"PYTHONPATH": path},
@@ -123,7 +125,9 @@ def _export(notebook: Path, title: str) -> str:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
-        template_file="page.html.j2", extra_loaders=[FileSystemLoader(str(_HERE))]
+        template_file="page.html.j2",
+        extra_loaders=[FileSystemLoader(str(_HERE))],
+        exclude_anchor_links=True,
     )
     body, _ = exporter.from_filename(str(notebook), resources={"lietoolkit_title": title})
     return str(body)

@@ -30,6 +30,17 @@
     return constraints.filter((c) => c.pairs.some(([a, b]) => place.get(a) > place.get(b)));
   }
 
+  /* The sources to blame for a broken constraint: those in most of its broken pairs. */
+  function culprits(constraint, order) {
+    const place = new Map(order.map((source, at) => [source, at]));
+    const count = new Map();
+    for (const pair of constraint.pairs)
+      if (place.get(pair[0]) > place.get(pair[1]))
+        for (const source of pair) count.set(source, (count.get(source) || 0) + 1);
+    const most = Math.max(0, ...count.values());
+    return [...count.keys()].filter((source) => count.get(source) === most);
+  }
+
   function pairsAgainst(matrix, order) {
     const found = [];
     for (let a = 0; a < order.length; a++)
@@ -49,10 +60,11 @@
     const superscript = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶",
       7: "⁷", 8: "⁸", 9: "⁹" };
     const digits = String(power).split("").map((c) => superscript[c]).join("");
-    return `${sign}${mantissa} × 10${digits}`;
+    return `${sign}${mantissa}\u00a0×\u00a010${digits}`;
   }
 
-  const api = { orderValue, changeAgainst, moved, brokenConstraints, pairsAgainst, lossText };
+  const api = { orderValue, changeAgainst, moved, brokenConstraints, culprits, pairsAgainst,
+    lossText };
   if (typeof module === "object" && module.exports) {
     module.exports = api;
     return;
@@ -79,10 +91,10 @@
       const up = make("button", { type: "button", "aria-label": `Move ${name} earlier` }, "▲");
       const down = make("button", { type: "button", "aria-label": `Move ${name} later` }, "▼");
       const place = make("span", { class: "lt-place", "aria-hidden": "true" });
-      const label = make("span", { class: "lt-name" }, name);
       const flag = make("span", { class: "lt-flag" });
+      const label = make("span", { class: "lt-name" }, name, flag);
       const handle = make("span", { class: "lt-handle", "aria-hidden": "true" }, "⠿");
-      const item = make("li", { tabindex: "0" }, handle, place, label, flag, up, down);
+      const item = make("li", { tabindex: "0" }, handle, place, label, up, down);
       up.addEventListener("click", () => step(source, -1, up));
       down.addEventListener("click", () => step(source, 1, down));
       item.addEventListener("keydown", (event) => key(event, source));
@@ -132,8 +144,7 @@
         place.textContent = `${at + 1}.`;
         up.disabled = at === 0;
         down.disabled = at === order.length - 1;
-        const mine = broken.filter((c) => c.pairs.some(([a, b]) =>
-          (a === source || b === source) && order.indexOf(a) > order.indexOf(b)));
+        const mine = broken.filter((c) => culprits(c, order).includes(source));
         flag.textContent = mine.map((c) => `breaks “${c.text}”`).join(", ");
         item.classList.toggle("lt-broken", mine.length > 0);
       });

@@ -88,10 +88,11 @@ def _optimizer(plan: Mapping[str, Any]) -> Limit | None:
                 "is large weigh more, and this prediction does not see that.",
             )
         return None
+    shown = {"adamw": "AdamW"}.get(name, name)
     return Limit(
         "serious",
         "Optimizer",
-        f"You train with {name}, which remembers earlier gradients; this prediction ignores that "
+        f"You train with {shown}, which remembers earlier gradients; this prediction ignores that "
         "memory. In published tests with AdamW it was right for 47 to 57% of pairs, which is a "
         "coin toss. Treat the order as a guess unless it was checked below.",
     )
@@ -172,6 +173,5 @@ def _checked(plan: Mapping[str, Any]) -> Limit | None:
         for k, r in sorted(bad, key=lambda item: item[0])
     )
     planned = any(k == plan["steps"] for k, _ in bad)
-    return Limit(
-        "serious" if planned else "caution", "Checked by training", f"{listed}.".capitalize()
-    )
+    level = "serious" if planned else "caution"
+    return Limit(level, "Checked by training", f"{listed[0].upper()}{listed[1:]}.")

@@ -143,6 +143,9 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         lengths = {key: len(run.get(key, ())) for key in ("orders", "measured", "predicted")}
         if len(set(lengths.values())) != 1 or not lengths["orders"]:
             raise wrong(f"verification/steps/{steps}", "lists of one length", lengths)
+        if plan["order"] not in run["orders"]:
+            raise wrong(f"verification/steps/{steps}/orders", "the planned order among them",
+                        f"{lengths['orders']} others")  # fmt: skip
     return plan
 
 

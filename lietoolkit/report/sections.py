@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from lietoolkit import plots
 from lietoolkit.plots import loss_text
 from lietoolkit.report.blocks import Block, bullets, figure, from_html, paragraph, safe, table
+from lietoolkit.report.checked import index_of, runs_of, steps_text
 from lietoolkit.report.limits import limits, verdict
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "pairs",
     "settings",
     "tradeoff",
-    "verification",
 ]
 
 Plan = Mapping[str, Any]
+
+_SETTINGS = {"lr": "step size (lr)", "parameters": "trainable parameters", "dtype": "number type",
+             "steps": "steps on each source"}  # fmt: skip
 
 
 def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
@@ -31,7 +33,7 @@ def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
     items = "".join(f"<li>{safe(name)}</li>" for name in order)
     total = _weighted(plan)
     aim = _listed(list(targets))
-    heading = safe(title) or f"In which order to train {safe(plan['model'])}"
+    heading = safe(title) or f"In which order to fine-tune “{safe(plan['model'])}”"
     better = "lower" if total <= 0 else "higher"
     worth = (
         f"Predicted loss on {safe(aim)}{_sum_note(plan)} after this order: "
@@ -39,13 +41,12 @@ def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
         f"sources in reverse{_percent_of_loss(plan, total)}."
     )
     notes = [worth, *_how_sure(plan)]
-    first = next((limit for limit in limits(plan) if limit.level == "serious"), None)
-    warning = ""
-    if first:
-        warning = (
-            f'<p class="lt-warning"><strong>Before you rely on it: {safe(first.title)}.</strong> '
-            f"{safe(first.text)}</p>"
-        )
+    grave = [limit for limit in limits(plan) if limit.level == "serious"]
+    warning = "".join(
+        f'<p class="lt-warning"><strong>Before you rely on it: {safe(limit.title)}.</strong> '
+        f"{safe(limit.text)}</p>"
+        for limit in grave[:2]
+    )
     lead = from_html(
         f'<h1>{heading}</h1><p class="lt-lead">Train the sources in this order, first to last:</p>'
         f'<ol class="lt-order">{items}</ol>{warning}'
@@ -58,7 +59,7 @@ def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
         plots.confidence_bars,
         [(c["first"], c["second"]) for c in known],
         [c["survival"] for c in known],
-        size=(6.6, 1.5 + 0.42 * len(known)),
+        size=(6.2, 1.5 + 0.42 * len(known)),
         dpi=dpi,
     )
     note = paragraph(
@@ -71,13 +72,13 @@ def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
 
 def against_reverse(plan: Plan) -> list[Block]:
     """What the order gains or loses against its reverse, for each target."""
-    runs = _runs(plan)
+    runs = runs_of(plan)
     head = ["target", "weight", "loss before training", "predicted: plan minus reverse",
             "share of the loss"]  # fmt: skip
-    measured = [(k, _index_of(run, plan["order"]), _index_of(run, plan["order"][::-1]), run)
+    measured = [(k, index_of(run, plan["order"]), index_of(run, plan["order"][::-1]), run)
                 for k, run in runs]  # fmt: skip
     measured = [m for m in measured if m[1] is not None and m[2] is not None]
-    head += [f"measured, {_steps(k)}" for k, *_ in measured]
+    head += [f"measured, {steps_text(k)}" for k, *_ in measured]
     rows: list[list[object]] = []
     for name, target in plan["targets"].items():
         value, loss = target["plan_vs_reverse"], target.get("loss")
@@ -92,10 +93,10 @@ def against_reverse(plan: Plan) -> list[Block]:
         row += [loss_text(run["measured"][a] - run["measured"][b]) for _, a, b, run in measured]
         rows.append(row)
     note = paragraph(
-        "Negative numbers mean that the plan ends with the lower loss. The loss is the mean "
-        "surprise of the model at the right answer; lower is better. These differences come from "
-        f"{_steps(plan['steps'])} on each source at a step size of {plan['lr']:.3g}, so they are "
-        "small; their sign is what counts."
+        "Negative numbers mean that the plan ends with the lower loss.",
+        _loss_in_words(plan),
+        f"These differences come from {steps_text(plan['steps'])} on each source at a step size of "
+        f"{plan['lr']:.3g}, so they are small; their sign is what counts.",
     )
     return [table(head, rows), note]
 
@@ -126,7 +127,7 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         )
     else:
         fit = f"Here all {count} pairs agree with the order."
-    size = min(9.0, 3.6 + 0.55 * n)
+    size = min(8.0, 2.4 + 0.5 * n)
     return [
         paragraph(text, fit),
         figure(plots.order_matrix, plan["matrix"], names, order,
@@ -134,7 +135,7 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         paragraph("A source's score is the sum of its row. The order is sorted by it, as far as "
                   "your constraints allow and the planner finds nothing better."),
         figure(plots.score_bars, plan["scores"], order,
-               size=(6.6, 1.4 + 0.4 * n), dpi=dpi),
+               size=(6.2, 1.4 + 0.4 * n), dpi=dpi),
     ]  # fmt: skip
 
 
@@ -144,9 +145,10 @@ def tradeoff(plan: Plan, dpi: int = 110) -> list[Block]:
     losers = [name for name, value in values.items() if value > 0]
     forgotten = {k: v for k, v in plan["forgetting"].items() if v > 0}
     if not losers:
-        text = "Every target does better with the plan than with its reverse."
+        who = "Every target" if len(values) > 1 else "The target"
+        text = f"{who} does better with the plan than with its reverse."
     elif len(losers) == len(values):
-        text = "No target does better with the plan than with its reverse."
+        text = "Nothing is gained on any target: the reverse does better."
     else:
         text = f"The targets disagree: the plan costs {safe(_listed(losers))} something."
     if forgotten:
@@ -160,7 +162,7 @@ def tradeoff(plan: Plan, dpi: int = 110) -> list[Block]:
         text += " No source is remembered less well after the plan than after its reverse."
     rows = len(values) + len(plan["forgetting"])
     drawn = figure(plots.target_tradeoff, values, plan["forgetting"],
-                   size=(6.6, 1.4 + 0.36 * rows), dpi=dpi)  # fmt: skip
+                   size=(6.2, 1.4 + 0.36 * rows), dpi=dpi)  # fmt: skip
     return [paragraph(text), drawn]
 
 
@@ -172,9 +174,14 @@ def geometry(plan: Plan, dpi: int = 110) -> list[Block]:
     a, b = plane["pair"]
     units = f", in {safe(plane['units'])}" if plane.get("units") else ""
     norm = plane.get("bracket_norm")
-    size = f" Its length is {norm:.3g} (the Lie bracket of the two sources)." if norm else ""
+    size = ""
+    if norm:
+        size = (
+            f" Its whole length is about {plan['lr'] ** 2 * norm:.2g}: the step size squared "
+            f"times {norm:.3g}, the length of the Lie bracket of the two sources."
+        )
     text = (
-        f"Why order matters, for the pair with the strongest effect, {safe(a)} and {safe(b)}. The "
+        f"This is the pair with the strongest effect, {safe(a)} and {safe(b)}. The "
         "model starts at the plus sign and takes one step on each source. If the steps did not "
         "disturb each other, both ways would end at the same point. They do not: the step on one "
         "source bends the ground for the other. The small gap between the two ends, magnified at "
@@ -186,83 +193,6 @@ def geometry(plan: Plan, dpi: int = 110) -> list[Block]:
         plane["path_ab"], plane["path_ba"], (a, b), size=(7.4, 5.4), dpi=dpi,
     )  # fmt: skip
     return [paragraph(text), drawn]
-
-
-def verification(plan: Plan, dpi: int = 110) -> list[Block]:
-    """Predicted against measured, for each number of steps that was trained for real."""
-    runs = _runs(plan)
-    if not runs:
-        return [paragraph(
-            "Nothing was trained to check this plan. <code>lietoolkit plan … --verify 24</code> "
-            "trains 24 orders for real and puts the result here."
-        )]  # fmt: skip
-    blocks: list[Block] = []
-    for steps, run in runs:
-        blocks += _one_verification(plan, steps, run, dpi)
-    return blocks
-
-
-def _one_verification(plan: Plan, steps: int, run: Mapping[str, Any], dpi: int) -> list[Block]:
-    measured, predicted = run["measured"], run["predicted"]
-    at = _index_of(run, plan["order"])
-    at = 0 if at is None else at
-    planned = " (as planned)" if steps == plan["steps"] else ""
-    n = run["n"]
-    text = (
-        f"{n} orders were trained, {_steps(steps)} on each source. The plan came "
-        f"<strong>{run['rank']} of {n}</strong>: {verdict(run['percentile'])} (it beats "
-        f"{run['percentile']:.0f}% of the others; a random order beats 50% on average)."
-    )
-    by_label: dict[str, int] = {"plan": at}
-    reverse = _index_of(run, plan["order"][::-1])
-    if reverse is not None:
-        by_label["reverse of the plan"] = reverse
-    for name, baseline in plan["baselines"].items():
-        where = _index_of(run, baseline["order"])
-        if where is not None:
-            by_label[name] = where
-    best = min(range(len(measured)), key=lambda i: measured[i])
-    by_label["best order tried"] = best
-    rows = [
-        [label, " → ".join(run["orders"][i]), 1 + sum(m < measured[i] for m in measured),
-         loss_text(measured[i] - measured[at]), loss_text(predicted[i] - predicted[at])]
-        for label, i in by_label.items()
-    ]  # fmt: skip
-    head = ["way to choose", "order", f"rank of {n}", "measured, minus the plan",
-            "predicted, minus the plan"]  # fmt: skip
-    labels = ["random"] * len(measured)
-    for label, i in reversed(by_label.items()):
-        if label not in ("best order tried", "plan", "reverse of the plan"):
-            labels[i] = label
-    if reverse is not None:
-        labels[reverse] = "reverse"
-    labels[at] = "plan"
-    named = sum(label != "random" for label in labels)
-    blocks = [
-        from_html(f"<h3>{_steps(steps).capitalize()} on each source{planned}</h3><p>{text}</p>"),
-        figure(plots.verification_strip, measured, labels, size=(6.6, 2.2 + 0.24 * named), dpi=dpi),
-        table(head, rows),
-    ]
-    if len(plan["targets"]) > 1 and run.get("targets"):
-        blocks.append(_ranks_by_target(run["targets"], at))
-    others = [i for i in range(len(measured)) if i != at]
-    if others:
-        agreement = _agreement(predicted, measured)
-        blocks += [
-            paragraph(
-                "Each point below is one order compared with the plan: how much worse (or better) "
-                "it was predicted to be, and how much it was. Points in the blue area were "
-                f"predicted on the right side.{agreement} All points share the plan's own run, so "
-                "the interval in the title is only a guide."
-            ),
-            figure(
-                plots.predicted_vs_measured,
-                [predicted[i] - predicted[at] for i in others],
-                [measured[i] - measured[at] for i in others],
-                floor=run.get("floor"), size=(6.6, 4.2), dpi=dpi,
-            ),
-        ]  # fmt: skip
-    return blocks
 
 
 def limits_section(plan: Plan) -> list[Block]:
@@ -279,7 +209,9 @@ def settings(plan: Plan) -> list[Block]:
     """Settings, sources, versions and cost."""
     keys = ("objective", "model", "parameters", "optimizer", "schedule", "lr", "steps", "planner",
             "method", "device", "dtype", "seed")  # fmt: skip
-    rows = [[key, _plain(plan[key])] for key in keys if plan.get(key) is not None]
+    rows = [
+        [_SETTINGS.get(key, key), _plain(plan[key])] for key in keys if plan.get(key) is not None
+    ]
     if plan["constraints"]:
         rows.append(["constraints", "; ".join(map(str, plan["constraints"]))])
     if plan["lr_rule"].get("note"):
@@ -303,10 +235,8 @@ def settings(plan: Plan) -> list[Block]:
         ], "Sources"))  # fmt: skip
     blocks.append(paragraph(_cost(plan)))
     made = {"lietoolkit": plan.get("lietoolkit"), **plan["versions"], **plan["hardware"]}
-    blocks.append(
-        table(["made with", ""], [[k, _plain(v)] for k, v in made.items() if v is not None],
-              "Versions and machine")
-    )  # fmt: skip
+    rows = [[key.replace("_", " "), _plain(v)] for key, v in made.items() if v is not None]
+    blocks.append(table(["made with", "value"], rows, "Versions and machine"))
     return blocks
 
 
@@ -337,42 +267,28 @@ def _how_sure(plan: Plan) -> list[str]:
             f"90% of {known[0].get('resamples', 0)} redraws of the data. Least stable: "
             f"{safe(least['first'])} before {safe(least['second'])} ({least['survival']:.0%})."
         )
-    runs = _runs(plan)
+    runs = runs_of(plan)
     for steps, run in runs:
         lines.append(
-            f"Checked by training {run['n']} orders for {_steps(steps)} on each source: the plan "
-            f"came <strong>{run['rank']} of {run['n']}</strong>, {verdict(run['percentile'])}."
+            f"Checked by training {run['n']} orders for {steps_text(steps)} on each source: the "
+            f"plan came <strong>{run['rank']} of {run['n']}</strong>, {verdict(run['percentile'])}"
+            f"{_horizon_note(plan, steps)}."
         )
     if not runs:
         lines.append("Not checked by training. This is a prediction.")
     return lines
 
 
-def _ranks_by_target(targets: Mapping[str, list[float]], at: int) -> Block:
-    rows = [
-        [name, f"{1 + sum(v < losses[at] for v in losses)} of {len(losses)}",
-         loss_text(losses[at] - min(losses))]
-        for name, losses in targets.items()
-    ]  # fmt: skip
-    return table(["target", "plan's rank", "above the best order tried for it"], rows)
-
-
-def _agreement(predicted: list[float], measured: list[float]) -> str:
-    from lietoolkit.statistics import rank_correlation
-
-    value = rank_correlation(predicted, measured)
-    if math.isnan(value):
+def _horizon_note(plan: Plan, steps: int) -> str:
+    if steps == plan["steps"]:
         return ""
-    return f" Rank correlation over all orders: {value:.2f} (1 perfect, 0 none)."
+    return f" (the plan was made for {steps_text(plan['steps'])})"
 
 
-def _runs(plan: Plan) -> list[tuple[int, Mapping[str, Any]]]:
-    steps = (plan["verification"] or {}).get("steps") or {}
-    return sorted(((int(k), run) for k, run in steps.items()), key=lambda item: item[0])
-
-
-def _index_of(run: Mapping[str, Any], order: list[str]) -> int | None:
-    return run["orders"].index(order) if order in run["orders"] else None
+def _loss_in_words(plan: Plan) -> str:
+    if plan["objective"] == "dpo":
+        return "The loss says how far the model is from preferring the chosen answers."
+    return "The loss is the model's mean surprise at the right next token, in nats."
 
 
 def _weighted(plan: Plan) -> float:
@@ -396,10 +312,6 @@ def _share(value: float, loss: float | None) -> str:
         return "not known"
     share = 100 * value / loss
     return f"{share:.2g}%".replace("-", "−") if abs(share) >= 1e-3 else "under 0.001%"
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'s' * (count != 1)}"
 
 
 def _listed(names: list[str]) -> str:
