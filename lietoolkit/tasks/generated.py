@@ -335,8 +335,7 @@ def _generate(
         raise InputError(f'split: expected "train" or "eval", got {split!r}')
     rng = random.Random(f"{name} {seed}")
     seen: set[str] = set()
-    made: list[Row] = []
-    misses = 0
+    made, misses = [], 0
     while len(made) < rows:
         prompt, *answers = make(rng)
         if prompt in seen or not _in_split(prompt, split):
@@ -347,8 +346,7 @@ def _generate(
             continue
         misses = 0
         seen.add(prompt)
-        row = dict(zip(fields, (prompt, *(f" {answer}" for answer in answers)), strict=True))
-        made.append(row)
+        made.append(dict(zip(fields, (prompt, *(f" {a}" for a in answers)), strict=True)))
     return made
 
 
