@@ -1,6 +1,7 @@
 """Batches: what the masks cover, what is cut, dropped, counted and refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -9,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lietoolkit.errors import InputError
-from lietoolkit.tasks.batches import make_batches
+from lietoolkit.tasks.batches import _with_prompt, make_batches
 from lietoolkit.tasks.losses import loss_function
 from lietoolkit.tasks.sources import load_rows
 
 SUMS = [{"prompt": f"{i} plus 1 is", "completion": f" {i + 1}"} for i in range(20)]
 PAIRS = [{"prompt": "good?", "chosen": f" yes{i}", "rejected": " no"} for i in range(5)]
+BIGBENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bigbench"
 LONG = "the cat sat on the mat " * 40
 
 
@@ -105,6 +107,21 @@ def test_html_and_templates_are_plain_text():
     assert read(batch, 0) == text + "</s>"
     (batch,), _ = batches([{"prompt": chat("user", text), "completion": chat("assistant", text)}])
     assert read(batch, 0).count("{{ 7 * 7 }}") == 2
+
+
+PIECES = st.lists(st.sampled_from(["a", "b ", " ", "é", "ab"]), min_size=1, max_size=4).map("".join)
+
+
+@pytest.mark.filterwarnings("ignore")  # of TRL and its dependencies
+@settings(max_examples=60, deadline=None)
+@given(start=PIECES, chosen=PIECES, rejected=PIECES)
+def test_an_implicit_prompt_is_the_one_that_trl_takes(start, chosen, rejected):
+    from trl.data_utils import extract_prompt
+
+    row = {"chosen": "Q" + start + chosen, "rejected": "Q" + start + rejected}
+    assert _with_prompt(row) == extract_prompt(row)
+    turns = {key: [chat("user", part)[0] for part in text] for key, text in row.items()}
+    assert _with_prompt(turns) == extract_prompt(turns)
 
 
 # --- counts ---------------------------------------------------------------------------------------
@@ -242,6 +259,19 @@ def test_batch_size_changes_no_row(texts, size, length):
     for ids, labels in whole or []:
         assert ids[-len(labels) :] == labels
         assert len(ids) <= length
+
+
+@pytest.mark.skipif(not BIGBENCH.is_dir(), reason="the shared data sets are absent")
+def test_real_families_make_batches():
+    files = sorted(BIGBENCH.glob("*/*.jsonl"))
+    assert len(files) > 30
+    for path in files:
+        objective = {"sft": "sft", "preference": "dpo"}[path.parent.name]
+        rows = load_rows(path, objective, name=path.stem)
+        made, report = batches(rows, objective, batch_size=4, limit_batches=2, max_length=4000)
+        assert len(made) == 2
+        assert report.used == 8
+        assert all(loss_function(objective).weight(batch) > 0 for batch in made)
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -336,6 +336,21 @@ def test_logits_of_chosen_columns_are_those_of_the_whole_sequence():
     assert hidden == [3, 5]
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft and its dependencies
+def test_adapters_and_virtual_tokens():
+    from peft import LoraConfig, PromptTuningConfig, get_peft_model
+
+    batch, loss = lm_batch([([5, 6, 7, 8], 2), ([9, 8, 3, 4], 2)]), loss_function("sft")
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    plain = loss.loss(tiny.model(), batch)
+    torch.testing.assert_close(loss.loss(get_peft_model(tiny.model(), lora), batch), plain)
+    virtual = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = get_peft_model(tiny.model(), virtual)
+    theirs = model(**batch).loss  # transformers' own mean over the labels, shifted
+    torch.testing.assert_close(loss.loss(model, batch), theirs)
+    assert abs(theirs - plain) > 1e-3
+
+
 def test_bfloat16_logits_are_summed_in_float32():
     loss = loss_function("lm").loss(tiny.model().bfloat16(), lm_batch([([5, 6, 7], 0)]))
     assert loss.dtype == torch.float32
