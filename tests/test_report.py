@@ -195,7 +195,7 @@ def test_figures_do_not_depend_on_the_readers_style(plan):
         ({"optimizer": "momentum"}, "serious", "Optimizer", "memory"),
         ({"schedule": "cosine"}, "caution", "Step-size schedule", "cosine"),
         ({"lr_rule": {"eta_lambda_max": 0.15}}, "ok", "Step size", "0.15"),
-        ({"lr_rule": {"eta_lambda_max": 0.7}}, "caution", "Step size", "0.7"),
+        ({"lr_rule": {"eta_lambda_max": 0.4}}, "caution", "Step size", "0.4"),
         ({"lr_rule": {"eta_lambda_max": 1.4}}, "serious", "Step size", "mean nothing"),
         ({"lr_rule": {}}, "caution", "Step size", "do not know"),
         ({"verification": None}, "caution", "Not checked", "--verify"),
@@ -213,6 +213,14 @@ def test_limits_follow_from_the_plan(change, level, title, words):
 def test_planners_that_see_the_whole_run_are_not_called_local():
     plan = {**example_plan(), "steps": 20, "optimizer": "adamw", "method": "stage"}
     assert not {"Number of steps", "Optimizer"} & {limit.title for limit in report.limits(plan)}
+
+
+def test_the_step_size_is_not_warned_about_twice():
+    plan = example_plan()
+    plan["lr_rule"] = {"eta_lambda_max": 0.7, "note": "too large"}
+    plan["notes"] = ["too large", "something else"]
+    texts = [limit.text for limit in report.limits(plan)]
+    assert "too large" not in texts and "something else" in texts
 
 
 def test_an_effect_below_rounding_is_said():

@@ -79,8 +79,8 @@ def _one_verification(plan: Plan, steps: int, run: Mapping[str, Any], dpi: int) 
         far = ""
         if steps != plan["steps"]:
             far = (
-                f" The prediction was made for {steps_text(plan['steps'])}, so only the side is "
-                "compared, not the size."
+                f" The prediction was made for {steps_text(plan['steps'])} and only scaled, so "
+                "compare sides rather than sizes."
             )
         blocks += [
             paragraph(

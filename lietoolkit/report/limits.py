@@ -38,10 +38,16 @@ def limits(plan: Mapping[str, Any]) -> list[Limit]:
     """
     found = [
         _horizon(plan), _optimizer(plan), _step_size(plan), _resolution(plan), _stability(plan),
-        _checked(plan), *(Limit("caution", "Noted while planning", n) for n in plan["notes"]),
+        _checked(plan), *_notes(plan),
     ]  # fmt: skip
     order = ("serious", "caution", "ok")
     return sorted((limit for limit in found if limit), key=lambda limit: order.index(limit.level))
+
+
+def _notes(plan: Mapping[str, Any]) -> list[Limit]:
+    # The step-size rule's own warning is `_step_size` in other words.
+    notes = [note for note in plan["notes"] if note != plan["lr_rule"].get("note")]
+    return [Limit("caution", "Noted while planning", note) for note in notes]
 
 
 def verdict(percentile: float) -> str:
@@ -111,8 +117,8 @@ def _step_size(plan: Mapping[str, Any]) -> Limit | None:
     if value > 1:
         text = f"{size}. Above 1, predicted signs mean nothing. Use a smaller step size."
         return Limit("serious", "Step size", text)
-    if value > 0.5:
-        text = f"{size}. The prediction holds best below about 0.3: expect errors."
+    if value > 0.3:
+        text = f"{size}. The prediction holds best below 0.3: expect errors in the small effects."
         return Limit("caution", "Step size", text)
     return Limit("ok", "Step size", f"{size}: small enough for the prediction (1 is the limit).")
 

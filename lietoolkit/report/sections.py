@@ -245,8 +245,8 @@ def _cost(plan: Plan) -> str:
     if cost.get("total") is not None:
         parts.append(
             f"Planning cost as much as {cost['total']:.4g} plain gradients "
-            f"({cost.get('gradients', 0):g} gradients, {cost.get('hvps', 0):g} Hessian-vector "
-            f"products, {cost.get('losses', 0):g} losses)"
+            f"({cost.get('gradients', 0):.4g} gradients, {cost.get('hvps', 0):.4g} Hessian-vector "
+            f"products, {cost.get('losses', 0):.4g} losses)"
         )
         if cost.get("training_runs") is not None:
             parts.append(f", or {cost['training_runs']:.3g} training runs of all sources")
@@ -321,6 +321,8 @@ def _listed(names: list[str]) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(v)}" for key, v in value.items() if v is not None)
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
