@@ -2,7 +2,8 @@
 
 Objectives and geometry: ``Objective``, ``ModelObjective``, ``ParameterSpace``, ``lie_bracket``,
 ``order_score``. Order effects: ``predict_order_effect``, ``measure_order_effect``. Many sources:
-``tournament``, ``run_schedules``.
+``tournament``, ``run_schedules``, ``step_size``. All at once, from a model and files:
+``plan_order`` and ``verify_plan``.
 """
 
 from lietoolkit.errors import InputError
@@ -12,9 +13,11 @@ from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.effects import predict_order_effect
 from lietoolkit.order.stepsize import lambda_max, step_size
 from lietoolkit.order.tournament import Tournament, tournament
+from lietoolkit.planning import OrderPlan, plan_order
 from lietoolkit.tasks.objective import ModelObjective
 from lietoolkit.training.optimizers import SGD, AdamW, Momentum
 from lietoolkit.training.truth import measure_order_effect, run_schedules
+from lietoolkit.verify import verify_plan
 
 __version__ = "0.1.0"
 
@@ -25,14 +28,17 @@ __all__ = [
     "ModelObjective",
     "Momentum",
     "Objective",
+    "OrderPlan",
     "ParameterSpace",
     "Tournament",
     "lambda_max",
     "lie_bracket",
     "measure_order_effect",
     "order_score",
+    "plan_order",
     "predict_order_effect",
     "run_schedules",
     "step_size",
     "tournament",
+    "verify_plan",
 ]

@@ -133,12 +133,10 @@ def tournament(
     with metered() as cost:
         at = theta
         if method == "trotter":
-            at = theta - steps * lr * 2 / len(sources) * _mean_field(sources, theta)
+            at = theta - 2 * steps * lr * _mean_field(sources, theta)
         g_targets = {name: objective.gradient(at) for name, objective in targets.items()}
         losses = {name: float(objective.loss(theta)) for name, objective in targets.items()}
-        g, v, resampler = _vectors(
-            sources, g_targets, weights, theta, hvp, chunks, seed, progress
-        )
+        g, v, resampler = _vectors(sources, g_targets, weights, theta, hvp, chunks, seed, progress)
         matrices = {name: (steps * lr) ** 2 * _effects(sources, g, v[name]) for name in targets}
     return Tournament(
         names=list(sources),
@@ -236,9 +234,7 @@ def stored_gram(left: Sequence[Stored], right: Sequence[Stored]) -> Tensor:
     return scales[0][:, None] * products * scales[1][None, :]
 
 
-def _effects(
-    sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[Stored]
-) -> Tensor:
+def _effects(sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[Stored]) -> Tensor:
     """sigma_ij = <v_j, g_i> - <v_i, g_j> of all pairs, [N, N] on the CPU."""
     products = stored_gram(g, v).cpu()
     sigma = products - products.T

@@ -205,9 +205,7 @@ class _Store:
     def get(self, order: tuple[str, ...], target: tuple[str, Objective]) -> float | None:
         return self.losses.get((order, _label(target)))
 
-    def put(
-        self, order: tuple[str, ...], losses: Mapping[tuple[str, Objective], float]
-    ) -> None:
+    def put(self, order: tuple[str, ...], losses: Mapping[tuple[str, Objective], float]) -> None:
         lines = []
         for target, loss in losses.items():
             self.losses[order, _label(target)] = loss

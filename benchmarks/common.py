@@ -1,0 +1,87 @@
+"""What every benchmark shares: data from files, one JSON with settings, versions and hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lietoolkit as lt
+from lietoolkit.tasks.batches import make_batches
+from lietoolkit.tasks.domains import text_domains
+from lietoolkit.tasks.generated import preference_families, sft_families
+from lietoolkit.tasks.sources import load_rows
+
+GENERATED = {"sft": sft_families, "dpo": preference_families, "lm": text_domains}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for every result file."""
+    import transformers
+
+    return {
+        "lietoolkit": lt.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu_threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def rows_of(objective: str, data: str | None, split: str, seed: int, count: int) -> dict[str, list]:
+    """Rows of every family: generated ones, or the files of a folder.
+
+    Of a file, training rows come from its first half and evaluation rows from its second, so that
+    a target never holds a source's rows.
+    """
+    if data is None:
+        return GENERATED[objective](seed=seed, rows=count, split=split)
+    families = {}
+    for path in sorted(Path(data).glob("*.jsonl")):
+        rows = list(load_rows(str(path), objective, name=path.stem))
+        half = len(rows) // 2
+        families[path.stem] = rows[:half] if split == "train" else rows[half:]
+    return families
+
+
+def objectives_of(
+    space: lt.ParameterSpace,
+    tokenizer: Any,
+    objective: str,
+    families: dict[str, list],
+    names: list[str],
+    batch_size: int,
+    batches: int,
+    seed: int,
+    max_length: int,
+) -> dict[str, lt.ModelObjective]:
+    """One objective per named family."""
+    out = {}
+    for name in names:
+        made, _ = make_batches(
+            families[name],
+            tokenizer,
+            objective,
+            batch_size=batch_size,
+            max_length=max_length,
+            name=name,
+            limit_batches=batches,
+            seed=seed,
+        )
+        out[name] = lt.ModelObjective(space.model, made, objective, space=space, name=name)
+    return out
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,306 @@
+"""The command line: ``lietoolkit plan | report | models | doctor``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lietoolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from lietoolkit.planning import OrderPlan
+
+app = typer.Typer(
+    help="In which order to fine-tune a model on several sources, before any training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+# What is planned when no data are given: families that differ in skill.
+EXAMPLE_SOURCES = {
+    "sft": ("reverse", "addition", "plural", "json", "sort"),
+    "dpo": ("right_sum", "right_case", "polite", "valid_json"),
+    "lm": ("python", "cpp", "manual", "json"),
+}
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str, typer.Option(help="course, smollm2-135m, a folder or a hub name")
+    ] = "course",
+    objective: Annotated[str, typer.Option(help="lm, sft or dpo")] = "sft",
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE, once per source; FILE may be a folder of text"),
+    ] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="a folder: each data file or text folder in it is a source")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
+    steps: Annotated[int, typer.Option(help="steps per source")] = 20,
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
+    planner: Annotated[str, typer.Option(help="auto or tournament")] = "auto",
+    method: Annotated[str, typer.Option(help="local or trotter")] = "local",
+    schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
+    warmup: Annotated[int, typer.Option(help="steps of linear increase at the start")] = 0,
+    batch_size: Annotated[int, typer.Option(help="rows in a batch")] = 8,
+    batches: Annotated[int, typer.Option(help="batches read of each source")] = 1,
+    max_length: Annotated[int | None, typer.Option(help="context in tokens")] = None,
+    microbatch: Annotated[
+        int | None, typer.Option(help="rows per forward pass, to save memory")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option(help="pattern of parameter names, e.g. '*.o_proj.weight'")
+    ] = None,
+    verify: Annotated[int, typer.Option(help="train so many orders for real")] = 0,
+    verify_steps: Annotated[
+        list[int] | None, typer.Option(help="steps of the real runs; default: --steps and 20")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    seed: Annotated[int, typer.Option(help="of the rows drawn")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for plan.json and the report")] = Path("out"),
+    report: Annotated[bool, typer.Option(help="write report.html and report.ipynb")] = True,
+    trust_remote_code: Annotated[bool, typer.Option(help="let the model run its own code")] = False,
+) -> None:
+    """Plan an order; write plan.json, report.html and report.ipynb."""
+    from lietoolkit.planning import plan_order
+    from lietoolkit.verify import check_orders, verify_plan
+
+    check_orders(verify)
+    _writable(out)
+    data = read_sources(source or [], sources, objective, seed)
+    aims, weights = read_targets(target or [], data, objective, seed)
+    made = plan_order(
+        model, data, aims, objective, lr, steps, optimizer, planner, method=method,
+        weights=weights, constraints=constraint or (), schedule=schedule, warmup=warmup,
+        batch_size=batch_size, batches=batches, max_length=max_length, microbatch=microbatch,
+        parameters=parameters, device=device, seed=seed, trust_remote_code=trust_remote_code,
+        progress=True,
+    )  # fmt: skip
+    made.save(out)
+    if verify:
+        try:
+            made = verify_plan(
+                made, verify, steps=verify_steps, folder=out / "verify", progress=True
+            )
+        except KeyboardInterrupt:
+            typer.echo("\nStopped. Finished orders are kept; the same command continues.", err=True)
+            raise
+        made.save(out)
+    typer.echo(ranking(made))
+    if report:
+        _write_report(out / "plan.json", out)
+
+
+@app.command(name="report")
+def report_command(
+    plan_file: Annotated[Path, typer.Argument(help="plan.json")] = Path("out/plan.json"),
+    out: Annotated[Path | None, typer.Option(help="folder; default: beside the plan")] = None,
+) -> None:
+    """Write the report of a plan again: report.html and report.ipynb."""
+    _write_report(plan_file, out or plan_file.parent)
+
+
+@models_app.command("get")
+def models_get(name: Annotated[str, typer.Argument(help="smollm2-135m")]) -> None:
+    """Fetch a model once and keep it in the user's cache."""
+    from lietoolkit.tasks.smollm2 import get_smollm2
+
+    if name != "smollm2-135m":
+        raise InputError(
+            f"models get: expected smollm2-135m, found {name!r}; "
+            "'course' is already there, hub names load by themselves"
+        )
+    typer.echo(get_smollm2())
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Which of the models with short names are here."""
+    from lietoolkit.tasks.models import course_path
+    from lietoolkit.tasks.smollm2 import smollm2_path
+
+    typer.echo(f"course         {course_path() or 'missing: reinstall the package'}")
+    here = smollm2_path() or "not here yet: lietoolkit models get smollm2-135m"
+    typer.echo(f"smollm2-135m   {here}")
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option(help="also estimate the memory of a plan")] = None,
+) -> None:
+    """Versions, device, memory, and what would not fit."""
+    from lietoolkit.doctor import doctor as examine
+    from lietoolkit.doctor import format_doctor
+
+    typer.echo(format_doctor(examine(model)))
+
+
+def read_sources(
+    given: list[str], folder: Path | None, objective: str, seed: int = 0
+) -> dict[str, Any]:
+    """Sources by name from NAME=FILE options or a folder; the examples when there are none."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise InputError(f"--source {text!r}: expected NAME=FILE, e.g. math=math.jsonl")
+        if name in found:
+            raise InputError(f"--source: expected different names, found {name!r} twice")
+        found[name] = path
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"--sources: expected a folder, found {folder}")
+        for path in sorted(folder.iterdir()):
+            name = path.stem if path.suffix in DATA_FILES else path.name
+            if path.suffix not in DATA_FILES and not path.is_dir():
+                continue
+            if name in found:
+                raise InputError(f"--sources: expected different names, found {name!r} twice")
+            found[name] = str(path)
+        if not found:
+            raise InputError(
+                f"--sources: expected {', '.join(DATA_FILES)} files, found none in {folder}"
+            )
+    if found:
+        return found
+    families = _families(objective, "train", seed)
+    return {name: families[name] for name in EXAMPLE_SOURCES[objective]}
+
+
+def read_targets(
+    given: list[str], sources: dict[str, Any], objective: str, seed: int = 0
+) -> tuple[Any, dict[str, float] | None]:
+    """The target, or several by name with weights; for the examples, held-out rows of theirs."""
+    if not given:
+        if not all(isinstance(data, list) for data in sources.values()):
+            raise InputError("--target: expected a file whose loss should end low, found none")
+        families = _families(objective, "eval", seed)
+        return [row for name in sources for row in families[name][:8]], None
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0], None
+    aims, weights = {}, {}
+    for n, text in enumerate(given):
+        name, equals, path = text.partition("=")
+        if not equals:
+            # The first target needs no name.
+            name, path = ("target", text) if n == 0 else ("", text)
+        head, colon, weight = path.rpartition(":")
+        value = 1.0
+        if colon and _is_number(weight):
+            path, value = head, float(weight)
+        if not name or not path or name in aims:
+            raise InputError(
+                f"--target {text!r}: expected NAME=FILE or NAME=FILE:WEIGHT, each name once"
+            )
+        aims[name], weights[name] = path, value
+    return aims, weights
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _families(objective: str, split: str, seed: int) -> dict[str, list]:
+    from lietoolkit.tasks.domains import text_domains
+    from lietoolkit.tasks.generated import preference_families, sft_families
+
+    makers: dict[str, Callable[..., dict[str, list]]] = {
+        "sft": sft_families, "dpo": preference_families, "lm": text_domains,
+    }  # fmt: skip
+    if objective not in makers:
+        raise InputError(f"objective: expected one of {', '.join(makers)}; found {objective!r}")
+    return makers[objective](seed=seed, rows=64, split=split)
+
+
+def ranking(made: OrderPlan) -> str:
+    """The plan in a few lines of text."""
+    lines = ["", f"Train in this order ({made.model}, {made.objective}, lr {made.lr:.3g}):"]
+    survival = {row["first"]: row for row in made.confidence}
+    width = max(len(name) for name in made.order)
+    for place, name in enumerate(made.order, 1):
+        row = survival.get(name)
+        note = ""
+        if row and row["survival"] is not None:
+            note = f"   before the next one in {row['survival']:.0%} of resamples"
+        lines.append(f"  {place}. {name:{width}}   score {made.scores[name]:+.3g}{note}")
+    for name, target in made.targets.items():
+        lines.append(
+            f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"
+        )
+    for steps, run in (made.verification or {"steps": {}})["steps"].items():
+        lines.append(
+            f"Trained for real, {steps} step{'s' * (steps != '1')} per source: "
+            f"the plan is number {run['rank']} of {run['n']} orders"
+        )
+    lines += [f"Note: {note}" for note in made.notes]
+    cost = made.cost
+    lines.append(
+        f"Cost: {cost['total']:.0f} gradients, {cost['training_runs']:.2g} training runs; "
+        f"{made.seconds:.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def _write_report(plan_file: Path, out: Path) -> None:
+    from lietoolkit.report import build_report
+
+    html, notebook = build_report(plan_file, out)
+    typer.echo(f"Wrote {html} and {notebook}")
+
+
+def _writable(out: Path) -> None:
+    """Fail before the work, not after it."""
+    probe = out / ".writable"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        probe.unlink(missing_ok=True) if out.is_dir() else None
+        raise InputError(
+            f"--out: expected a folder that can be written to, found {out} "
+            f"({error.strerror or error}); choose another"
+        ) from error
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one clear line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # Usage errors of the parser know how to show themselves.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+if __name__ == "__main__":
+    main()

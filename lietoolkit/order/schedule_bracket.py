@@ -1,0 +1,79 @@
+"""What a whole order changes against its reverse, for any number of targets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lietoolkit.geometry.objective import Objective
+
+
+def schedule_bracket(
+    sources: Mapping[str, Objective],
+    order: Sequence[str],
+    theta: Tensor,
+    hvp: str = "auto",
+    progress: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""Displacement between an order and its reverse, per squared step size.
+
+    .. math:: B_\pi = \sum_{i\ \mathrm{before}\ j} b_{ij}
+              = \sum_j H_j \Big(\sum_{i\ \mathrm{before}\ j} g_i - \sum_{i\ \mathrm{after}\ j} g_i\Big)
+
+    so :math:`\theta_\pi - \theta_{\mathrm{reverse}} = k^2\eta^2 B_\pi` to leading order, and the
+    difference in any loss L is :math:`k^2\eta^2 \langle \nabla L, B_\pi\rangle`. One product per
+    source serves every target, where a matrix of effects needs one per source *and* target.
+
+    Args:
+        sources: objectives by name.
+        order: all of them, trained-first first.
+        theta: where, [P].
+        hvp: how products are made.
+        progress: show a progress bar.
+
+    Returns:
+        B [P], and each source's gradient [P].
+
+    Source: follows from the definitions in Sweeney 2026 by bilinearity.
+
+    >>> a = Objective(lambda x: x[0] ** 2 * x[1])
+    >>> b = Objective(lambda x: x[1] ** 2)
+    >>> theta = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    >>> schedule_bracket({"a": a, "b": b}, ["a", "b"], theta)[0].tolist()
+    [-12.0, 2.0]
+    """
+    gradients = {name: sources[name].gradient(theta) for name in order}
+    ahead = sum(gradients.values())
+    behind = torch.zeros_like(theta)
+    total = torch.zeros_like(theta)
+    for name in tqdm(order, desc="forgetting", disable=not progress):
+        ahead = ahead - gradients[name]
+        hv = sources[name].gradient_and_hvp(theta, behind - ahead, hvp, check=False)[1]
+        total += hv
+        behind += gradients[name]
+    return total, gradients
+
+
+def order_against_reverse(
+    sources: Mapping[str, Objective],
+    order: Sequence[str],
+    theta: Tensor,
+    lr: float,
+    steps: int = 1,
+    hvp: str = "auto",
+    progress: bool = False,
+) -> dict[str, float]:
+    r"""Predicted :math:`L_m(\pi) - L_m(\mathrm{reverse})` for every source m as a target.
+
+    Positive: this order makes the model forget source m, compared with the reverse.
+
+    Args as in ``schedule_bracket``; in loss units.
+    """
+    bracket, gradients = schedule_bracket(sources, order, theta, hvp, progress)
+    effects = next(iter(sources.values())).space.gram(list(gradients.values()), [bracket])[:, 0]
+    scaled = ((steps * lr) ** 2 * effects).tolist()
+    by_name = dict(zip(gradients, scaled, strict=True))
+    return {name: by_name[name] for name in sources}

@@ -1,0 +1,534 @@
+"""From a model and data to a plan: the one call behind the command line and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.cost import metered
+from lietoolkit.geometry.objective import HVP_METHODS, Objective
+from lietoolkit.geometry.space import ParameterSpace
+from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.plane import gradient_plane
+from lietoolkit.order.schedule_bracket import order_against_reverse
+from lietoolkit.order.stepsize import StepSize, step_size
+from lietoolkit.order.tournament import METHODS, Tournament, tournament
+from lietoolkit.tasks.objective import ModelObjective
+from lietoolkit.training.optimizers import Optimizer, optimizer_from
+from lietoolkit.training.schedules import check_run
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+OBJECTIVES = ("lm", "sft", "dpo")
+PLANNERS = ("auto", "tournament")
+# Without a curvature rule for adaptive optimizers, what practitioners start from.
+DEFAULT_ADAMW_LR = 1e-4
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a plan was made of, kept for verification; not saved."""
+
+    sources: dict[str, Objective]
+    targets: dict[str, Objective]
+    theta: Tensor
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True)
+class OrderPlan:
+    """An order of sources, the predictions behind it, and what they cost.
+
+    Fields are those of ``plan.json``. Effects are in loss units (nats for language models):
+    ``matrix[i][j]`` is L_target(i then j) - L_target(j then i), negative when i should go first.
+    ``confidence`` holds, for each adjacent pair, how often its sign survived resampling of the
+    sources' rows; it is not calibrated against trained truth.
+    """
+
+    order: list[str]
+    names: list[str]
+    scores: dict[str, float]
+    matrix: list[list[float]]
+    targets: dict[str, dict[str, Any]]
+    forgetting: dict[str, float]
+    constraints: list[str]
+    confidence: list[dict[str, Any]]
+    baselines: dict[str, dict[str, Any]]
+    geometry: dict[str, Any] | None
+    lr: float
+    lr_rule: dict[str, Any]
+    steps: int
+    method: str
+    planner: str
+    optimizer: str
+    schedule: str
+    warmup: int
+    objective: str
+    model: str
+    parameters: dict[str, Any]
+    device: str
+    dtype: str
+    seed: int
+    sources: dict[str, dict[str, Any]]
+    notes: list[str]
+    cost: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    verification: dict[str, Any] | None = None
+    material: Material | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is saved, as plain data."""
+        kept = [f.name for f in fields(self) if f.name != "material"]
+        return {"lietoolkit": self.versions["lietoolkit"]} | {n: getattr(self, n) for n in kept}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per source in planned order: place, score, predicted forgetting."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "place": range(1, len(self.order) + 1),
+                "source": self.order,
+                "score": [self.scores[name] for name in self.order],
+                "forgetting": [self.forgetting.get(name, float("nan")) for name in self.order],
+            }
+        ).set_index("place")
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the pairwise matrix in planned order."""
+        from lietoolkit.plots import order_matrix
+
+        return order_matrix(self.matrix, self.names, self.order, ax=ax)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``plan.json`` into a folder, all or nothing; returns its path."""
+        folder = Path(folder)
+        part = folder / ".plan.json.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            os.replace(part, folder / "plan.json")
+        except OSError as error:
+            raise InputError(
+                f"out: expected a folder that can be written to, found {folder} "
+                f"({error.strerror or error}); choose another with --out"
+            ) from error
+        return folder / "plan.json"
+
+
+def plan_order(
+    model: str | nn.Module,
+    sources: Mapping[str, Any],
+    target: Any,
+    objective: str = "sft",
+    lr: float | None = None,
+    steps: int = 20,
+    optimizer: str | Optimizer = "adamw",
+    planner: str = "auto",
+    *,
+    method: str = "local",
+    tokenizer: Any = None,
+    weights: Mapping[str, float] | None = None,
+    constraints: Sequence[str] = (),
+    schedule: str = "constant",
+    warmup: int = 0,
+    batch_size: int = 8,
+    batches: int = 1,
+    max_length: int | None = None,
+    microbatch: int | None = None,
+    parameters: str | Sequence[str] | None = None,
+    reference: nn.Module | None = None,
+    hvp: str = "auto",
+    chunks: int = 4,
+    resamples: int = 200,
+    forgetting: bool = True,
+    geometry: bool = True,
+    device: str = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+    trust_remote_code: bool = False,
+    progress: bool = False,
+) -> OrderPlan:
+    r"""Recommend an order to train several sources in, before any training.
+
+    Args:
+        model: a name ("course", "smollm2-135m", a folder, a hub name), or a causal language model
+            (then give its tokenizer too, unless all data are batches).
+        sources: name -> data: a file (JSONL, CSV, Parquet), a folder of text files, a data set
+            name, rows, a ``datasets.Dataset``, ready batches, or an ``Objective``.
+        target: data, as above, whose loss should end low; or several as {name: data}.
+        objective: "lm", "sft" or "dpo".
+        lr: step size; default: the rule lr * lambda_max = 0.1 (AdamW: 1e-4).
+        steps: steps per source.
+        optimizer: "sgd", "momentum", "adamw" or a configuration.
+        planner: "auto" or "tournament"; both are the local tournament.
+        method: "local" or "trotter", see ``tournament``.
+        tokenizer: of a model given as an object.
+        weights: of several targets.
+        constraints: "a before b", "a first", "a last"; obeyed exactly.
+        schedule, warmup: of the step size over the whole run.
+        batch_size, batches: rows in a batch, and batches read of each source and target.
+        max_length: context in tokens.
+        microbatch: rows per forward pass, to save memory; results are the same.
+        parameters: patterns of parameter names to differentiate by; default all trainable ones.
+        reference: frozen reference model of DPO; default the model as it is.
+        hvp: "auto", "exact" or "finite-difference".
+        chunks, resamples: of the bootstrap behind ``confidence``; chunks=1: none.
+        forgetting: predict what the order does to each source's own loss.
+        geometry: evaluate the target on the plane of the strongest pair's gradients.
+        device, dtype: where and in what to compute (float32 or float64).
+        seed: of the rows drawn and the bootstrap.
+        trust_remote_code: allow a model to bring its own code.
+        progress: show progress bars.
+
+    Raises:
+        InputError: anything that cannot be planned; says what and what to do.
+
+    The model is left exactly as it was.
+    """
+    start = time.perf_counter()
+    _check(sources, objective, lr, steps, planner, method, hvp, schedule, warmup)
+    optimizer = optimizer_from(optimizer)
+    parse_constraints(constraints, list(sources))
+    targets = dict(target) if isinstance(target, Mapping) else {"target": target}
+    weights = _weights(weights, targets)
+    notes: list[str] = []
+    network, tokenizer, label = _model(model, tokenizer, device, dtype, trust_remote_code, notes)
+    with _memory_errors(), _differentiable_attention(network, notes):
+        space = ParameterSpace(network, parameters)
+        build = _Builder(
+            space,
+            tokenizer,
+            objective,
+            batch_size,
+            batches,
+            max_length,
+            microbatch,
+            reference,
+            seed,
+        )
+        made = {name: build(data, name) for name, data in sources.items()}
+        aims = {name: build(data, name) for name, data in targets.items()}
+        notes += _overlaps(made, aims) + build.notes
+        theta = space.vector()
+        with metered() as cost:
+            rule = _step_size(made, theta, lr, optimizer, progress)
+            t = tournament(
+                made, aims, theta, rule.lr, steps, method, optimizer,
+                weights=weights, constraints=constraints, hvp=hvp, chunks=chunks, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+            order = t.order
+            forget = (
+                order_against_reverse(made, order, theta, rule.lr, steps, hvp, progress)
+                if forgetting
+                else {}
+            )
+            plane = _plane(t, made, aims, weights, theta, progress) if geometry else None
+    notes += [rule.note] if rule.note else []
+    return OrderPlan(
+        order=order,
+        names=t.names,
+        scores=t.scores,
+        matrix=t.matrix.tolist(),
+        targets={
+            name: {
+                "weight": weights[name],
+                "matrix": t.targets[name].tolist(),
+                "loss": t.target_losses[name],
+                "plan_vs_reverse": _against_reverse(t.targets[name], t.names, order),
+            }
+            for name in aims
+        },
+        forgetting=forget,
+        constraints=list(constraints),
+        confidence=_confidence(t, order, resamples, seed),
+        baselines=baseline_orders(t.gradients, constraints),
+        geometry=plane,
+        lr=rule.lr,
+        lr_rule={
+            "lambda_max": rule.lambda_max,
+            "eta_lambda_max": rule.eta_lambda_max,
+            "note": rule.note,
+        },
+        steps=steps,
+        method=method,
+        planner="tournament",
+        optimizer=optimizer.name,
+        schedule=schedule,
+        warmup=warmup,
+        objective=objective,
+        model=label,
+        parameters={"count": space.size, "pattern": parameters},
+        device=str(space.device),
+        dtype=str(space.dtype).removeprefix("torch."),
+        seed=seed,
+        sources=build.reports,
+        notes=notes,
+        cost={**cost.to_dict(), "training_runs": cost.total / (len(made) * steps)},
+        seconds=time.perf_counter() - start,
+        versions=_versions(),
+        hardware=_hardware(space.device),
+        material=Material(made, aims, theta, optimizer),
+    )
+
+
+def _check(
+    sources: Mapping[str, Any],
+    objective: str,
+    lr: float | None,
+    steps: int,
+    planner: str,
+    method: str,
+    hvp: str,
+    schedule: str,
+    warmup: int,
+) -> None:
+    """Refuse what no model needs to be loaded for."""
+    if not isinstance(sources, Mapping) or len(sources) < 2:
+        found = len(sources) if hasattr(sources, "__len__") else type(sources).__name__
+        raise InputError(
+            f"sources: expected at least two, as {{name: data}}, found {found}; "
+            "an order needs two sources"
+        )
+    for argument, value, allowed in (
+        ("objective", objective, OBJECTIVES),
+        ("planner", planner, PLANNERS),
+        ("method", method, METHODS),
+        ("hvp", hvp, HVP_METHODS),
+    ):
+        if value not in allowed:
+            raise InputError(f"{argument}: expected one of {', '.join(allowed)}; found {value!r}")
+    check_run(1.0 if lr is None else lr, steps, schedule, warmup)
+
+
+def _weights(weights: Mapping[str, float] | None, targets: Mapping[str, Any]) -> dict[str, float]:
+    unknown = set(weights or {}) - set(targets)
+    if unknown or not targets:
+        raise InputError(
+            f"weights: {sorted(unknown)[0]!r} is not a target; targets: {', '.join(targets)}"
+            if unknown
+            else "target: expected at least one, found none"
+        )
+    return {name: float((weights or {}).get(name, 1.0)) for name in targets}
+
+
+def _model(
+    model: str | nn.Module,
+    tokenizer: Any,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    notes: list[str],
+) -> tuple[nn.Module, Any, str]:
+    if isinstance(model, nn.Module):
+        floats = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
+        if floats:
+            notes.append("the model is in half precision; everything was computed in float32")
+        config = getattr(model, "config", None)
+        return model, tokenizer, getattr(config, "name_or_path", "") or type(model).__name__
+    from lietoolkit.tasks.models import load_model
+
+    loaded, own_tokenizer = load_model(
+        model, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+    notes += getattr(loaded, "lietoolkit_notes", [])
+    return loaded, tokenizer or own_tokenizer, str(model)
+
+
+class _Builder:
+    """Data of any kind in, objectives out; keeps what is to be said about each."""
+
+    def __init__(
+        self, space: ParameterSpace, tokenizer: Any, objective: str, batch_size: int, batches: int,
+        max_length: int | None, microbatch: int | None, reference: nn.Module | None, seed: int,
+    ):  # fmt: skip
+        self.space, self.tokenizer, self.objective = space, tokenizer, objective
+        self.batch_size, self.batches, self.max_length = batch_size, batches, max_length
+        self.microbatch, self.reference, self.seed = microbatch, reference, seed
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []
+
+    def __call__(self, data: Any, name: str) -> Objective:
+        if isinstance(data, Objective):
+            return data
+        ready = isinstance(data, list) and bool(data) and isinstance(data[0], Mapping)
+        if ready and "input_ids" in data[0]:
+            return self._objective(data, name)
+        if self.tokenizer is None:
+            raise InputError(
+                "tokenizer: expected the model's tokenizer, found None; give it, or give batches"
+            )
+        from lietoolkit.tasks.batches import make_batches
+        from lietoolkit.tasks.sources import load_rows
+
+        made, report = make_batches(
+            load_rows(data, self.objective, name=name),
+            self.tokenizer,
+            self.objective,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            name=name,
+            limit_batches=self.batches,
+            seed=self.seed,
+        )
+        self.reports.setdefault(name, report.to_dict())
+        self.notes += [f"{name}: {note}" for note in report.notes]
+        return self._objective(made, name)
+
+    def _objective(self, made: list[dict[str, Any]], name: str) -> ModelObjective:
+        return ModelObjective(
+            self.space.model, made, self.objective, space=self.space, name=name,
+            microbatch=self.microbatch, reference=self.reference,
+        )  # fmt: skip
+
+
+def _overlaps(sources: Mapping[str, Objective], targets: Mapping[str, Objective]) -> list[str]:
+    def content(objective: Objective) -> str:
+        return objective.fingerprint().rsplit(":", 1)[1]
+
+    return [
+        f"target {aim!r} is the same data as source {name!r}: allowed, but the plan then favours it"
+        for aim, target in targets.items()
+        for name, source in sources.items()
+        if target is source
+        or (isinstance(source, ModelObjective) and content(target) == content(source))
+    ]
+
+
+def _step_size(
+    sources: Mapping[str, Objective],
+    theta: Tensor,
+    lr: float | None,
+    optimizer: Optimizer,
+    progress: bool,
+) -> StepSize:
+    if lr is None and optimizer.name == "adamw":
+        lr = DEFAULT_ADAMW_LR
+    return step_size(sources, theta, lr, progress=progress)
+
+
+def _plane(
+    t: Tournament,
+    sources: Mapping[str, Objective],
+    targets: Mapping[str, Objective],
+    weights: Mapping[str, float],
+    theta: Tensor,
+    progress: bool,
+) -> dict[str, Any]:
+    strongest = int(t.matrix.abs().argmax())
+    i, j = sorted(divmod(strongest, len(t.names)))
+    a, b = t.names[i], t.names[j]
+    if t.matrix[i, j] > 0:
+        a, b = b, a
+    target = _WeightedSum(targets, weights)
+    return gradient_plane(
+        (a, b), sources[a], sources[b], target, theta, t.lr, progress=progress
+    ).to_dict()
+
+
+class _WeightedSum(Objective):
+    """The plan's target: the weighted sum of all targets, loss only."""
+
+    def __init__(self, targets: Mapping[str, Objective], weights: Mapping[str, float]):
+        super().__init__(
+            lambda theta: torch.stack(
+                [weights[n] * o.loss(theta) for n, o in targets.items()]
+            ).sum(),
+            "target",
+        )
+
+
+def _against_reverse(matrix: Tensor, names: Sequence[str], order: Sequence[str]) -> float:
+    places = [names.index(name) for name in order]
+    return float(matrix[places][:, places].triu(1).sum())
+
+
+def _confidence(
+    t: Tournament, order: Sequence[str], resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    scale = (t.steps * t.lr) ** 2
+    survival = (
+        None if t.resampler is None else t.resampler.survival(t.matrix / scale, resamples, seed)
+    )
+    rows = []
+    for first, second in zip(order, order[1:], strict=False):
+        i, j = t.names.index(first), t.names.index(second)
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "effect": float(t.matrix[i, j]),
+                "survival": None if survival is None else float(survival[i, j]),
+                "resamples": resamples,
+            }
+        )
+    return rows
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _too_large(error) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _too_large(error) from error
+        raise
+
+
+def _too_large(error: BaseException) -> InputError:
+    return InputError(
+        f"out of memory ({str(error).splitlines()[0] if str(error) else 'no detail given'}): "
+        "lower batch_size, max_length or microbatch, or choose fewer parameters"
+    )
+
+
+@contextmanager
+def _differentiable_attention(model: nn.Module, notes: list[str]) -> Iterator[None]:
+    """Replace attention kernels that only half precision or first derivatives know."""
+    config = getattr(model, "config", None)
+    kind = getattr(config, "_attn_implementation", None)
+    if kind in (None, "sdpa", "eager") or not hasattr(model, "set_attn_implementation"):
+        yield
+        return
+    notes.append(f"attention {kind!r} has no second derivative in float32: 'sdpa' was used instead")
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(kind)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("lietoolkit", "torch", "transformers", "datasets"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": name, "cpu_threads": torch.get_num_threads(), "cpu_count": os.cpu_count()}

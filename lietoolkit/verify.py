@@ -1,0 +1,163 @@
+"""The proof of a plan: train it, its reverse, the baselines' orders and random ones for real."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import Objective
+from lietoolkit.order.baselines import baseline_orders, solo_gain
+from lietoolkit.order.constraints import obeys, parse_constraints
+from lietoolkit.order.linear_ordering import order_value
+from lietoolkit.planning import Material, OrderPlan
+from lietoolkit.training.truth import run_schedules
+
+LONG = 20
+
+
+def verify_plan(
+    plan: OrderPlan,
+    orders: int,
+    *,
+    steps: Sequence[int] | None = None,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> OrderPlan:
+    """Train orders for real and say where the plan stands among them.
+
+    Args:
+        plan: as ``plan_order`` returned it (not read from a file).
+        orders: how many: the plan, its reverse, the baselines' orders in both directions, and
+            the rest drawn at random; all orders when there are no more.
+        steps: steps per source; default the planned number and 20.
+        folder: where finished orders are kept, to resume after an interruption.
+        progress: show progress bars.
+
+    Returns:
+        The plan with ``verification`` and the solo-gain baseline filled in.
+
+    Raises:
+        InputError: fewer than 2 orders, or a plan without its material.
+    """
+    if plan.material is None:
+        raise InputError("plan: expected one made by plan_order in this process, found a saved one")
+    if orders == 0:
+        raise InputError("verify: expected at least 2 orders, found 0")
+    check_orders(orders)
+    steps = sorted({plan.steps, LONG}) if steps is None else sorted(set(steps))
+    target = _Weighted(plan)
+    gains = solo_gain(
+        plan.material.sources, target, plan.material.theta, plan.lr, plan.steps,
+        plan.material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
+    )  # fmt: skip
+    plan = replace(
+        plan, baselines=plan.baselines | baseline_orders({"solo gain": gains}, plan.constraints)
+    )
+    chosen = choose_orders(plan, orders)
+    runs = {str(k): _run(plan, plan.material, chosen, k, folder, progress) for k in steps}
+    return replace(plan, verification={"steps": runs})
+
+
+def check_orders(orders: int) -> None:
+    """Raise InputError unless so many orders can be compared (0: none are)."""
+    if orders < 0 or orders == 1:
+        raise InputError(f"verify: expected at least 2 orders, found {orders}")
+
+
+class _Weighted(Objective):
+    """The weighted sum of a plan's targets, as a loss to read at the end of training."""
+
+    def __init__(self, plan: OrderPlan):
+        assert plan.material is not None
+        self.parts = plan.material.targets
+        self.weights = {name: plan.targets[name]["weight"] for name in self.parts}
+        super().__init__(
+            lambda theta: sum(self.weights[n] * o.loss(theta) for n, o in self.parts.items()),
+            "target",
+        )
+
+    def fingerprint(self) -> str:
+        parts = (f"{self.weights[n]} {o.fingerprint()}" for n, o in self.parts.items())
+        return " + ".join(parts)
+
+
+def choose_orders(plan: OrderPlan, count: int) -> dict[tuple[str, ...], str]:
+    """Orders to train, each with what it is called; constraints hold for the random ones too."""
+    before = parse_constraints(plan.constraints, plan.names)
+    chosen: dict[tuple[str, ...], str] = {}
+
+    def add(order: Sequence[str], label: str) -> None:
+        key = tuple(order)
+        if key in chosen:
+            if label != "random":
+                chosen[key] += f"; {label}"
+        elif len(chosen) < count:
+            chosen[key] = label
+
+    add(plan.order, "plan")
+    add(plan.order[::-1], "reverse")
+    for name, baseline in plan.baselines.items():
+        add(baseline["order"], name)
+    if count >= math.factorial(len(plan.names)):
+        for order in itertools.permutations(plan.names):
+            if obeys([plan.names.index(n) for n in order], before):
+                add(order, "random")
+        return chosen
+    draw = random.Random(plan.seed)
+    for _ in range(100 * count):
+        if len(chosen) >= count:
+            break
+        order = draw.sample(plan.names, len(plan.names))
+        if obeys([plan.names.index(n) for n in order], before):
+            add(order, "random")
+    return chosen
+
+
+def _run(
+    plan: OrderPlan,
+    material: Material,
+    chosen: dict[tuple[str, ...], str],
+    steps: int,
+    folder: str | Path | None,
+    progress: bool,
+) -> dict[str, Any]:
+    losses = run_schedules(
+        material.sources, material.targets, material.theta, list(chosen), plan.lr, steps,
+        material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
+        progress=progress,
+    )  # fmt: skip
+    weights = np.array([plan.targets[name]["weight"] for name in material.targets])
+    measured = losses.numpy() @ weights
+    matrix = np.array(plan.matrix) * (steps / plan.steps) ** 2
+    index = {name: i for i, name in enumerate(plan.names)}
+    predicted = np.array([order_value(matrix, [index[n] for n in order]) for order in chosen])
+    others = measured[1:]
+    worse = float((others > measured[0]).sum() + 0.5 * (others == measured[0]).sum())
+    return {
+        "orders": [list(order) for order in chosen],
+        "labels": list(chosen.values()),
+        "measured": measured.tolist(),
+        "predicted": (predicted - predicted[0]).tolist(),
+        "rank": 1 + int((others < measured[0]).sum()),
+        "n": len(chosen),
+        "percentile": 100 * worse / len(others),
+        "floor": _floor(material, weights),
+        "targets": {name: losses[:, m].tolist() for m, name in enumerate(material.targets)},
+    }
+
+
+def _floor(material: Material, weights: np.ndarray) -> float:
+    """Rounding of one loss: the same number computed in one piece and in parts by rows."""
+    gaps = []
+    for target in material.targets.values():
+        parts = sum(w * float(part.loss(material.theta)) for w, part in target.chunks(2))
+        gaps.append(abs(parts - float(target.loss(material.theta))))
+    return float(np.abs(weights) @ np.array(gaps))
