@@ -166,13 +166,13 @@ def read_sources(
     if folder is not None:
         if not folder.is_dir():
             raise InputError(f"--sources: expected a folder, found {folder}")
-        for path in sorted(folder.iterdir()):
-            name = path.stem if path.suffix in DATA_FILES else path.name
-            if path.suffix not in DATA_FILES and not path.is_dir():
+        for entry in sorted(folder.iterdir()):
+            name = entry.stem if entry.suffix in DATA_FILES else entry.name
+            if entry.suffix not in DATA_FILES and not entry.is_dir():
                 continue
             if name in found:
                 raise InputError(f"--sources: expected different names, found {name!r} twice")
-            found[name] = str(path)
+            found[name] = str(entry)
         if not found:
             raise InputError(
                 f"--sources: expected {', '.join(DATA_FILES)} files, found none in {folder}"

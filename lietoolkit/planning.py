@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -468,7 +469,7 @@ def _confidence(
         None if t.resampler is None else t.resampler.survival(t.matrix / scale, resamples, seed)
     )
     rows = []
-    for first, second in zip(order, order[1:], strict=False):
+    for first, second in itertools.pairwise(order):
         i, j = t.names.index(first), t.names.index(second)
         rows.append(
             {
@@ -506,15 +507,16 @@ def _differentiable_attention(model: nn.Module, notes: list[str]) -> Iterator[No
     """Replace attention kernels that only half precision or first derivatives know."""
     config = getattr(model, "config", None)
     kind = getattr(config, "_attn_implementation", None)
-    if kind in (None, "sdpa", "eager") or not hasattr(model, "set_attn_implementation"):
+    switch: Any = getattr(model, "set_attn_implementation", None)
+    if kind in (None, "sdpa", "eager") or switch is None:
         yield
         return
     notes.append(f"attention {kind!r} has no second derivative in float32: 'sdpa' was used instead")
-    model.set_attn_implementation("sdpa")
+    switch("sdpa")
     try:
         yield
     finally:
-        model.set_attn_implementation(kind)
+        switch(kind)
 
 
 def _versions() -> dict[str, str]:

@@ -47,7 +47,8 @@ def verify_plan(
     Raises:
         InputError: fewer than 2 orders, or a plan without its material.
     """
-    if plan.material is None:
+    material = plan.material
+    if material is None:
         raise InputError("plan: expected one made by plan_order in this process, found a saved one")
     if orders == 0:
         raise InputError("verify: expected at least 2 orders, found 0")
@@ -55,14 +56,14 @@ def verify_plan(
     steps = sorted({plan.steps, LONG}) if steps is None else sorted(set(steps))
     target = _Weighted(plan)
     gains = solo_gain(
-        plan.material.sources, target, plan.material.theta, plan.lr, plan.steps,
-        plan.material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
+        material.sources, target, material.theta, plan.lr, plan.steps,
+        material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
     )  # fmt: skip
     plan = replace(
         plan, baselines=plan.baselines | baseline_orders({"solo gain": gains}, plan.constraints)
     )
     chosen = choose_orders(plan, orders)
-    runs = {str(k): _run(plan, plan.material, chosen, k, folder, progress) for k in steps}
+    runs = {str(k): _run(plan, material, chosen, k, folder, progress) for k in steps}
     return replace(plan, verification={"steps": runs})
 
 
@@ -115,9 +116,9 @@ def choose_orders(plan: OrderPlan, count: int) -> dict[tuple[str, ...], str]:
     for _ in range(100 * count):
         if len(chosen) >= count:
             break
-        order = draw.sample(plan.names, len(plan.names))
-        if obeys([plan.names.index(n) for n in order], before):
-            add(order, "random")
+        drawn = draw.sample(plan.names, len(plan.names))
+        if obeys([plan.names.index(n) for n in drawn], before):
+            add(drawn, "random")
     return chosen
 
 

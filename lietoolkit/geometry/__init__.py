@@ -1,1 +1,1 @@
-"""Parameter space, objectives, Lie brackets and toy vector fields. Knows torch and nothing above it."""
+"""Parameter space, objectives, brackets and toy fields. Knows torch and nothing above it."""

@@ -51,7 +51,7 @@ class Objective:
         return 1
 
     def loss(self, theta: Tensor, batch: int | None = None) -> Tensor:
-        """The loss at theta, a float64 scalar tensor. ``batch``: only that batch of the objective."""
+        """The loss at theta, a float64 scalar tensor. ``batch``: only that batch of it."""
         with torch.no_grad():
             value = self._loss(theta, batch)
         record(losses=self.batches if batch is None else 1)

@@ -1,4 +1,4 @@
-"""One flat vector over the parameters that are trained, and the only code that puts it in a model."""
+"""One flat vector over the trained parameters, and the only code that puts it in a model."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +22,7 @@ def solo_gain(
     lr: float,
     steps: int = 1,
     optimizer: str | Optimizer = "sgd",
-    **run: object,
+    **run: Any,
 ) -> dict[str, float]:
     """How much each source alone lowers the target's loss, in loss units; N stages.
 

@@ -1,5 +1,4 @@
-r"""The linear ordering problem: the order :math:`\pi` with the least sum of effects
-:math:`\sum_{i\ \mathrm{before}\ j} M_{ij}`."""
+r"""Linear ordering: the order with the least sum :math:`\sum_{i\ before\ j} M_{ij}`."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def tournament(
         matrices = {name: (steps * lr) ** 2 * _effects(sources, g, v[name]) for name in targets}
     return Tournament(
         names=list(sources),
-        matrix=sum(weights[name] * matrices[name] for name in targets),
+        matrix=_weighted(matrices, weights),
         targets=matrices,
         target_losses=losses,
         gradients=_baseline_figures(sources, g, g_targets, weights),
@@ -164,6 +164,10 @@ def check_sources(sources: Mapping[str, Objective]) -> None:
                 f"sources[{name!r}]: expected lt.Objective or lt.ModelObjective, "
                 f"found {type(source).__name__}"
             )
+
+
+def _weighted(tensors: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    return torch.stack([weights[name] * tensor for name, tensor in tensors.items()]).sum(0)
 
 
 def _mean_field(sources: Mapping[str, Objective], theta: Tensor) -> Tensor:
@@ -195,14 +199,15 @@ def _vectors(
         v = {name: torch.zeros_like(theta) for name in g_targets}
         parts.append([])
         for share, chunk in source.chunks(chunks):
-            mixed = 0.0
+            mixed = torch.zeros(0, dtype=torch.float64)
             for n, (name, direction) in enumerate(g_targets.items()):
                 g_chunk, v_chunk = chunk.gradient_and_hvp(theta, direction, hvp, check=False)
                 v[name].add_(v_chunk, alpha=share)
                 if n == 0:
                     g.add_(g_chunk, alpha=share)
                 if sketch is not None:
-                    mixed = mixed + weights[name] * sketch(v_chunk)
+                    share_of = weights[name] * sketch(v_chunk)
+                    mixed = share_of if n == 0 else mixed + share_of
             if sketch is not None:
                 parts[-1].append(Part(share, sketch(g_chunk), mixed))
         all_g.append(Stored.of(g, full))
@@ -253,8 +258,7 @@ def _baseline_figures(
     g_targets: Mapping[str, Tensor],
     weights: Mapping[str, float],
 ) -> dict[str, dict[str, float]]:
-    combined = sum(weights[name] * g_target for name, g_target in g_targets.items())
-    target = Stored.of(combined, True)
+    target = Stored.of(_weighted(g_targets, weights), True)
     norms = torch.stack([stored_gram([u], [u])[0, 0].sqrt() for u in g])
     along = stored_gram(g, [target])[:, 0]
     length = stored_gram([target], [target])[0, 0].sqrt()
