@@ -145,13 +145,15 @@ GALLERY: dict[str, Callable[[], Field]] = {
 }
 
 
-def flow(field: Field, x: Tensor, t: float, steps: int = 32, method: str = "auto") -> Tensor:
+def flow(
+    field: Field, x: Tensor, t: float | Tensor, steps: int = 32, method: str = "auto"
+) -> Tensor:
     r"""Where the point x is after following the field for time t; t may be negative.
 
     Args:
         field: what to follow.
         x: points, [..., n].
-        t: time.
+        t: time; for "rk4" also a tensor that broadcasts against x.
         steps: of the classical Runge-Kutta method (error :math:`O((t/steps)^4)`).
         method: "exact" (closed form), "rk4", or "auto": exact where the field has a closed form.
 
@@ -172,7 +174,7 @@ def flow(field: Field, x: Tensor, t: float, steps: int = 32, method: str = "auto
     if method == "exact" and field.solution is None:
         raise InputError(f"method 'exact': {field.name!r} has no closed form; use 'rk4'")
     if field.solution is not None and method != "rk4":
-        return field.solution(x, t)
+        return field.solution(x, float(t))
     h = t / steps
     for _ in range(steps):
         k1 = field(x)
@@ -223,14 +225,21 @@ def field_bracket(f: Field, g: Field, x: Tensor) -> Tensor:
     return jacobian(g, x) @ f(x) - jacobian(f, x) @ g(x)
 
 
-def gap(f: Field, g: Field, x: Tensor, t: float, steps: int = 32) -> Tensor:
+def gap(
+    f: Field,
+    g: Field,
+    x: Tensor,
+    t: float | Tensor,
+    steps: int = 32,
+    method: str = "auto",
+) -> Tensor:
     r"""End of "f, then g" minus end of "g, then f", each for time t: :math:`t^2[f,g] + O(t^3)`.
 
     >>> round(float(gap(constant((1.0, 0.0)), constant((0.0, 1.0)), torch.zeros(2), 0.3).norm()), 9)
     0.0
     """
-    f_first = flow(g, flow(f, x, t, steps), t, steps)
-    g_first = flow(f, flow(g, x, t, steps), t, steps)
+    f_first = flow(g, flow(f, x, t, steps, method), t, steps, method)
+    g_first = flow(f, flow(g, x, t, steps, method), t, steps, method)
     return f_first - g_first
 
 

@@ -104,8 +104,8 @@ class ParameterSpace(VectorSpace):
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self.dtype = dtype or (torch.float64 if wide else torch.float32)
         self._cast: list[tuple[Tensor, Tensor]] | None = None
-        # Whether finite differences are accurate here: found out once, see ModelObjective.
-        self.difference_ok: bool | None = None
+        # The distance of finite differences, 0 where none is accurate; see ModelObjective.
+        self.difference_move: float | None = None
 
     def vector(self) -> Tensor:
         """A flat copy of the parameters as they are now, [P]."""

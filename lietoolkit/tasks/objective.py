@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,11 +13,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lietoolkit.errors import InputError
-from lietoolkit.geometry.objective import AGREEMENT, Objective
+from lietoolkit.geometry.cost import record
+from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.tasks.losses import Loss, add_reference_logps, loss_function
 
 log = logging.getLogger("lietoolkit")
+
+# Products at neighbouring steps that agree to CLOSE are good enough to stop looking; where none
+# agree to AGREEMENT, "auto" takes exact products.
+CLOSE, AGREEMENT = 1e-3, 2e-2
 
 
 class ModelObjective(Objective):
@@ -153,25 +159,60 @@ class ModelObjective(Objective):
     def _choose_method(self, theta: Tensor, v: Tensor) -> str:
         if self.space.dtype != torch.float32:
             return "exact"
-        if self.space.difference_ok is None:
-            self.space.difference_ok = self._difference_agrees(theta, v)
-            if not self.space.difference_ok:
+        if self.space.difference_move is None:
+            self.space.difference_move, gap = self._best_move(theta, v)
+            if not self.space.difference_move:
                 log.warning(
-                    "%s: finite differences at two step sizes disagree by more than %g; "
+                    "%s: finite differences at neighbouring steps disagree by %.1g at best; "
                     "using exact Hessian-vector products (1.5 times the cost)",
                     self.name,
-                    AGREEMENT,
+                    gap,
                 )
-        return "finite-difference" if self.space.difference_ok else "exact"
+        return "finite-difference" if self.space.difference_move else "exact"
 
-    def _difference_agrees(self, theta: Tensor, v: Tensor) -> bool:
-        """Compare two step sizes on one row, which costs little beside whole batches."""
+    def _move(self, theta: Tensor) -> float:
+        return self.space.difference_move or super()._move(theta)
+
+    def _best_move(self, theta: Tensor, v: Tensor) -> tuple[float, float]:
+        """The step at which products of one row change least, and by how much they change.
+
+        Truncation grows with the square of the step, rounding with its inverse, and where they
+        balance differs between models by orders of magnitude. Products at steps a factor of 4
+        apart are compared; the middle of the pair that agrees best is taken.
+        """
         batch = self._batches[0]
         row = self._with(self.kind.split(batch, len(batch["input_ids"]))[:1])
-        near = row._difference(theta, v, None)[1]
-        far = row._difference(theta, v, None, scale=2.0)[1]
-        gap = self.space.norm(near - far)
-        return bool(torch.isfinite(gap)) and bool(gap <= AGREEMENT * self.space.norm(near))
+        start, products, gaps = super()._move(theta), {}, {}
+
+        def gap(i: int) -> float:
+            for j in (i, i + 1):
+                if j not in products:
+                    products[j] = row._difference(theta, v, None, start * 4.0**j)[1]
+                    record(gradients=2 * self.kind.weight(row._batches[0]) / self._weight)
+            difference = self.space.norm(products[i] - products[i + 1])
+            gaps[i] = float(difference / self.space.norm(products[i]).clamp(min=1e-30))
+            for j in set(products) - {i, i + 1}:
+                del products[j]
+            return gaps[i] if math.isfinite(gaps[i]) else math.inf
+
+        best = i = -1
+        direction = -1
+        gaps[best] = gap(best)
+        while gaps[best] > CLOSE and abs(i) < 6:
+            i += direction
+            gaps[i] = gap(i)
+            if gaps[i] < gaps[best]:
+                best = i
+            elif direction == -1 and best == -1:
+                i, direction = -1, 1  # smaller steps are worse: try larger ones
+            else:
+                break
+        found = start * 4.0 ** (best + 0.5)
+        return (found if gaps[best] <= AGREEMENT else 0.0), gaps[best]
+
+    @property
+    def _weight(self) -> float:
+        return self.kind.weight(self._batches[0])
 
 
 def _accumulate(views: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> None:
