@@ -166,9 +166,10 @@ split.
 {training["tokens"]:,} tokens in {training["seconds"]:,} seconds on two shared CPU cores (AdamW,
 warmup and cosine, about 2,000 tokens a step). Half of each step is text of the domains, half is
 instruction text, of which a fifth in chat format and a small part the chosen answers of the
-preference families; rejected answers were never shown. Four families (addition, sort, translation,
-past_tense) were shown four times less than the others, on purpose. `training_log.jsonl` holds the
-losses. Python {platform.python_version()}, {versions}.
+preference families; rejected answers were never shown. To leave something to learn, about thirty
+words were withheld from the families made of facts (`WITHHELD` in the script), and some families
+were shown less than others. `training_log.jsonl` holds the losses. Python
+{platform.python_version()}, {versions}.
 
 Batches depend only on the seed and the step, but the domain text depends on the installed
 versions, so another environment gives a similar model, not the same bits.
