@@ -1,4 +1,4 @@
-"""The command line: ``lietoolkit plan | report | models | doctor``."""
+"""The command line: ``lietoolkit plan | report | models | doctor | course``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lietoolkit.course.cli import app as course_app
 from lietoolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(course_app, name="course")
 
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # What is planned when no data are given: families that differ in skill.

@@ -1,0 +1,154 @@
+"""Run the course's notebooks from the command line, with checked parameters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lietoolkit
+from lietoolkit.course.settings import PARAMETERS, check_values
+from lietoolkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook of the course: number, path, and the question it answers."""
+
+    number: str
+    path: Path
+    question: str
+
+
+def course_folder() -> Path:
+    """The folder with the notebooks: ``LIETOOLKIT_NOTEBOOKS``, else beside the package.
+
+    Raises:
+        InputError: neither is there.
+    """
+    chosen = os.environ.get("LIETOOLKIT_NOTEBOOKS")
+    folder = Path(chosen) if chosen else Path(lietoolkit.__file__).parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise InputError(
+            f"course: expected the notebooks in {folder}, found no such folder; run it in a copy "
+            "of the repository, or set LIETOOLKIT_NOTEBOOKS"
+        )
+    return folder
+
+
+def notebooks() -> list[Notebook]:
+    """All numbered notebooks, in order."""
+    import nbformat
+
+    found = []
+    for path in sorted(course_folder().glob("[0-9][0-9]_*.ipynb")):
+        first = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+        found.append(Notebook(path.name[:2], path, first.lstrip("# ").strip()))
+    return found
+
+
+def find(number: str) -> Notebook:
+    """A notebook by number ("4", "04") or file name.
+
+    Raises:
+        InputError: there is none; lists those there are.
+    """
+    for notebook in notebooks():
+        if number.zfill(2) == notebook.number or number in (notebook.path.name, notebook.path.stem):
+            return notebook
+    listed = ", ".join(n.number for n in notebooks())
+    raise InputError(f"notebook {number!r}: expected one of {listed}")
+
+
+def read_parameters(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters given as text, in their types.
+
+    Raises:
+        InputError: unknown or ill-typed, with the list of valid ones.
+
+    >>> read_parameters({"seed": "7"})
+    {'seed': 7}
+    """
+    values: dict[str, Any] = {}
+    for name, text in pairs.items():
+        kind = PARAMETERS[name][0] if name in PARAMETERS else str
+        try:
+            values[name] = kind(text)
+        except ValueError:
+            values[name] = text  # check_values says what is wrong with it
+    check_values(values)
+    return values
+
+
+def run(number: str, parameters: Mapping[str, Any] | None = None, out: str | Path = "out") -> Path:
+    """Execute a notebook with papermill and write the result.
+
+    Args:
+        number: which, see `find`.
+        parameters: see ``lietoolkit.course.settings.PARAMETERS``.
+        out: folder of the executed copy.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: unknown notebook or parameter, or a mistake the notebook itself names.
+        RuntimeError: a cell failed, or a live figure did.
+    """
+    notebook = find(number)
+    parameters = dict(parameters or {})
+    check_values(parameters)
+    try:
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
+    except ImportError as error:
+        raise InputError(
+            f"the course needs the package {error.name!r}; install lietoolkit[course]"
+        ) from error
+    target = Path(out) / notebook.path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook.path),
+            str(target),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(target.parent),
+            progress_bar=False,
+            kernel_manager_class=this_python(),
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise InputError(error.evalue) from error
+        raise RuntimeError(f"{notebook.path.name}: {error.ename}: {error.evalue}") from error
+    return target
+
+
+def this_python() -> type:
+    """A kernel manager whose kernel is this very Python and sees this very package.
+
+    A kernel called python3 that some other installation registered would otherwise win.
+    """
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    parent = str(Path(lietoolkit.__file__).parent.parent)
+    path = os.pathsep.join(p for p in (parent, os.environ.get("PYTHONPATH")) if p)
+
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(
+                argv=[
+                    *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+                    "--log-level=ERROR",
+                ],
+                display_name="Python 3",
+                language="python",
+                env={"PYTHONPATH": path},
+            )
+
+    return ThisPython
