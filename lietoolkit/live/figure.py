@@ -173,7 +173,7 @@ class LiveFigure:
 def picture(
     draw: Callable[..., Any], *args: Any, size: tuple[float, float] = (7, 3.6), **kwargs: Any
 ) -> LiveFigure:
-    """A still figure by a function of ``lietoolkit.plots``, which takes ``ax`` and sets alt text."""
+    """A still figure by a function of ``lietoolkit.plots``: takes ``ax``, sets alt text."""
     from lietoolkit.plots import alt_text
 
     figure, (ax,) = new_figure(size)

@@ -17,8 +17,8 @@ REACH = 2.6
 
 
 def explore_flows(
-    f: str = "shear",
-    g: str = "saddle",
+    f: str = "wind",
+    g: str = "rotation",
     start: tuple[float, float] = (0.6, 0.8),
     t: float = 0.6,
 ) -> LiveFigure:
@@ -55,8 +55,13 @@ def explore_flows(
     (gap_line,) = plane.plot([], [], "-", color="black", linewidth=3, label="the gap")
     (arrow,) = plane.plot([], [], ":", color=GREEN, linewidth=3, label="t² [f, g]")
     (tip,) = plane.plot([], [], "^", color=GREEN, markersize=9, markeredgecolor="black")
-    plane.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal", ylabel="y",
-              xlabel="x (thin gray arrows: f; thick green arrows: g)")
+    plane.set(
+        xlim=(-REACH, REACH),
+        ylim=(-REACH, REACH),
+        aspect="equal",
+        ylabel="y",
+        xlabel="x (thin gray arrows: f; thick green arrows: g)",
+    )
     plane.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize="small",
                  frameon=False, handlelength=1.6, columnspacing=1)  # fmt: skip
 
