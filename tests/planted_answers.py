@@ -1,0 +1,85 @@
+"""Wrong answers to the exercises: the solution with one piece replaced, and what must be said.
+
+Each row is (exercise, piece of the solution, what replaces it, part of the message). A piece of
+None stands for the whole solution region.
+"""
+
+from __future__ import annotations
+
+PLANTED: list[tuple[str, str | None, str, str]] = [
+    ("1.1", "t / steps * field(x)", "t * field(x)", "the step is t / steps, not t"),
+    ("1.1", "x = x + t", "x = x - t", "sign is flipped"),
+    ("1.1", None, "return x + t * field(x)", "One straight line"),
+    ("1.1", "range(steps)", "range(steps - 1)", "One step is missing"),
+    ("1.1", "return x", "x", "returned nothing"),
+    ("1.2", "f_first - g_first", "g_first - f_first", "order is swapped"),
+    ("1.2", None, "return (flow(f, x, t) - x) + (flow(g, x, t) - x) - (flow(f, x, t) - x)"
+     " - (flow(g, x, t) - x)", "second leg must start where the first one ended"),
+    ("1.2", "f_first - g_first", "(f_first - g_first).norm()", "length of the gap"),
+    ("1.2", "f_first - g_first", "(f_first - g_first) / t**2", "do not divide by t²"),
+    ("1.2", "f_first - g_first", "f_first", "one corner only"),
+    ("1.3", "dg @ f(x) - df @ g(x)", "df @ g(x) - dg @ f(x)", "sign is flipped"),
+    ("1.3", "dg @ f(x) - df @ g(x)", "df @ f(x) - dg @ g(x)", "Each Jacobian meets its own"),
+    ("1.3", "dg @ f(x) - df", "dg @ f(x) + df", "difference"),
+    ("1.3", "dg @ f(x) - df @ g(x)", "f(x) @ dg - g(x) @ df", "transposed"),
+    ("1.3", " - df @ g(x)", "", "Only one of the two terms"),
+    ("1.4", '[("steer", angle), ("drive", out), ("steer", -angle), ("drive", -1)]',
+     '[("steer", -angle), ("drive", out), ("steer", angle), ("drive", -1)]', "sign is flipped"),
+    ("1.4", '("steer", -angle), ("drive", -1)', '("drive", -out), ("steer", -angle)',
+     "undone in reverse order"),
+    ("1.4", "1 / 3", "1", "Turn less and wiggle more often"),
+    ("1.4", "wiggle * 3", 'wiggle * 3 + [("steer", 0.1)]', "undo each turn"),
+    ("1.4", '("drive", -1)', '("drive", -0.8)', "leaves the gap"),
+    ("1.4", "wiggle * 3", "wiggle * 2", "choose angle and repeats"),
+    ("1.4", '("drive", out)', '("forward", out)', "found ('forward'"),
+    ("2.1", "-H", "H", "sign is flipped"),
+    ("2.1", "(x - c)", "x", "center is missing"),
+    ("2.1", "-H @ (x - c)", "c - x", "Hessian is missing"),
+    ("2.1", "-H @", "-2 * H @", "½"),
+    ("2.1", "-H @", "-H *", "elementwise"),
+    ("2.2", "H_b @ g_a - H_a @ g_b", "H_a @ g_b - H_b @ g_a", "sign is flipped"),
+    ("2.2", "H_b @ g_a - H_a @ g_b", "H_a @ g_a - H_b @ g_b", "Hessian of the wrong source"),
+    ("2.2", "H_b @ g_a - H_a @ g_b", "H_b @ g_b - H_a @ g_a", "and the sign"),
+    ("2.2", "H_b @ g_a - H_a", "H_b @ g_a + H_a", "difference"),
+    ("2.2", "H_a @ (x - c_a), H_b @ (x - c_b)", "H_a @ x, H_b @ x", "centers are missing"),
+    ("2.3", "lr**2 * ", "", "lr² is missing"),
+    ("2.3", "lr**2", "lr", "lr where lr² belongs"),
+    ("2.3", "lr**2", "-(lr**2)", "order is swapped"),
+    ("2.3", "lr**2 * (H_b @ g_a - H_a @ g_b)", "lr * (g_b - g_a)", "first-order terms cancel"),
+    ("2.3", "lr**2", "lr**2 / 2", "Half of it"),
+    ("2.4", " and torch.allclose(apart, torch.zeros_like(apart), atol=1e-9)", "",
+     "Commuting Hessians are not enough"),
+    ("2.4", "return commute and torch.allclose(apart, torch.zeros_like(apart), atol=1e-9)",
+     "return torch.allclose(c_a, c_b)", "Equal centers are not enough"),
+    ("2.4", "return commute and torch.allclose(apart, torch.zeros_like(apart), atol=1e-9)",
+     "return not (commute and torch.allclose(apart, 0 * apart, atol=1e-9))", "turned round"),
+    ("2.4", "torch.allclose(apart, torch.zeros_like(apart), atol=1e-9)",
+     "torch.allclose(c_a, c_b)", "Too strict"),
+    ("2.4", None, "one, two = H_a @ H_b, H_b @ H_a\n"
+     "return bool((one == two).all() and (one @ (c_b - c_a) == 0).all())", "Rounding"),
+    ("3.1", "(gradient(theta + eps * v) - gradient(theta - eps * v)) / (2 * eps)",
+     "(gradient(theta + eps * v) - gradient(theta)) / eps", "one-sided"),
+    ("3.1", "(2 * eps)", "eps", "Twice too long"),
+    ("3.1", " / (2 * eps)", "", "division by 2ε is missing"),
+    ("3.1", "(gradient(theta + eps * v) - gradient(theta - eps * v))",
+     "(gradient(theta - eps * v) - gradient(theta + eps * v))", "sign is flipped"),
+    ("3.1", "(gradient(theta + eps * v) - gradient(theta - eps * v))",
+     "(gradient(theta + eps) - gradient(theta - eps))", "must be ε v"),
+    ("3.2", "return hv.detach()", "return g.detach()", "This is the gradient"),
+    ("3.2", "return hv.detach()", "return (g * v).detach()", "This is g * v"),
+    ("3.2", "return hv.detach()", "return (hv @ v).detach()", "vᵀHv"),
+    ("3.2", "g @ v", "0.5 * g @ g", "This is H g"),
+    ("3.2", "g @ v", "g.sum()", "v was not used"),
+    ("3.2", ", create_graph=True", "", "create_graph=True"),
+    ("3.2", None, "theta = theta.detach().requires_grad_()\n"
+     "(g,) = torch.autograd.grad(loss(theta), theta, create_graph=True)\n"
+     "return torch.autograd.grad(g @ v, theta, create_graph=True)[0]", "detach it"),
+    ("3.3", None, "return min(candidates)", "smallest ε"),
+    ("3.3", None, "return candidates[-1]", "largest ε"),
+    ("3.3", None, "return 1e-3", "same ε for every v"),
+    ("3.3", "return min", "return 2 * min", "not its double"),
+    ("3.3", "return min(candidates, key=lambda eps: float((product(eps) - product(2 * eps)).norm())"
+     ")", "sizes = [float((product(e) - product(2 * e)).norm()) for e in candidates]\n"
+     "    return sizes.index(min(sizes))", "position in the list"),
+    ("3.3", "return min", "return max", "Compare the products at ε and 2ε"),
+]  # fmt: skip
