@@ -4,7 +4,7 @@
     python benchmarks/pairs.py --model smollm2-135m --objective sft --data FOLDER --steps 1 5
 
 One draw is a set of sources, a set of targets, and all pairs. Predictions are made in float32, as
-the package makes them; truth is trained and read in float64, so that no sign is a rounding error.
+the package makes them; truth is trained in float64 unless told otherwise (a large model).
 Results are written as they come and found again when the command is repeated.
 """
 
@@ -38,7 +38,10 @@ def main() -> None:
     out = Path(args.out) / f"{args.model}-{args.objective}{'-' + args.tag if args.tag else ''}"
     path = out.with_suffix(".json")
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    result["settings"], result["environment"] = vars(args), environment()
+    # Where files lay on one machine says nothing to a reader of the results.
+    settings = {**vars(args), "data": args.data and Path(args.data).name}
+    settings.pop("out")
+    result["settings"], result["environment"] = settings, environment()
     for draw in range(args.draws):
         run_draw(args, draw, out, path, result)
     table(result)
@@ -58,6 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--truth-dtype", default="float64", choices=["float64", "float32"])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="out/pairs")
     parser.add_argument("--tag", default="")
@@ -106,7 +110,7 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
         save(path, result)
         print(f"draw {draw}: {key} {entry['predicted'][key]['seconds']:.0f} s", flush=True)
     del space, sources, targets
-    space, sources, targets = build("float64")
+    space, sources, targets = build(args.truth_dtype)
     theta = space.vector()
     pairs = list(itertools.permutations(names, 2))
     for steps in args.steps:
@@ -160,22 +164,41 @@ def decisions(result: dict, steps: str) -> list[dict]:
 GRADIENT_FIGURES = ("gradient norm", "cosine")
 
 
+def accuracies(result: dict) -> dict[int, dict]:
+    """Per number of steps: decisions, median effect, and for each predictor its accuracy.
+
+    ``{steps: {"n", "median", "predictors": {name: {"right", "low", "high", "larger half"}}}}``;
+    shares between 0 and 1, ``low`` and ``high`` the 95 % Wilson interval. The larger half are the
+    decisions whose measured effect is at least the median in size.
+    """
+    found = {}
+    for steps in sorted({int(s) for d in result["draws"].values() for s in d["measured"]}):
+        rows = decisions(result, str(steps))
+        effects = np.array([row.pop("effect") for row in rows])
+        median = float(np.median(np.abs(effects)))
+        large = np.abs(effects) >= median
+        predictors = {}
+        for name in rows[0]:
+            right = np.sign([row[name] for row in rows]) == np.sign(effects)
+            low, high = wilson_interval(int(right.sum()), len(right))
+            predictors[name] = {
+                "right": float(right.mean()),
+                "low": low,
+                "high": high,
+                "larger half": float(right[large].mean()),
+            }
+        found[steps] = {"n": len(rows), "median": median, "predictors": predictors}
+    return found
+
+
 def table(result: dict) -> None:
     """Print accuracy with 95 % Wilson intervals, all decisions and the larger half."""
-    steps = sorted({s for d in result["draws"].values() for s in d["measured"]}, key=int)
-    for k in steps:
-        rows = decisions(result, k)
-        effects = np.array([row.pop("effect") for row in rows])
-        large = np.abs(effects) >= np.median(np.abs(effects))
-        print(f"\nk = {k}, n = {len(rows)}, median |effect| {np.median(np.abs(effects)):.3g}")
+    for steps, found in accuracies(result).items():
+        print(f"\nk = {steps}, n = {found['n']}, median |effect| {found['median']:.3g}")
         print(f"{'predictor':34}{'right':>8}{'95 % interval':>18}{'larger half':>13}")
-        for predictor in rows[0]:
-            right = np.sign([row[predictor] for row in rows]) == np.sign(effects)
-            low, high = wilson_interval(int(right.sum()), len(right))
-            print(
-                f"{predictor:34}{right.mean():>8.1%}{f'{low:.1%} to {high:.1%}':>18}"
-                f"{right[large].mean():>13.1%}"
-            )
+        for name, row in found["predictors"].items():
+            interval = f"{row['low']:.1%} to {row['high']:.1%}"
+            print(f"{name:34}{row['right']:>8.1%}{interval:>18}{row['larger half']:>13.1%}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+# Everything that is installed lies in .venv, everything that is made in out/.
+# Needs Python 3.11 or newer and make. `make` alone lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# --- make report: a plan, its proof and its report -------------------------------------------
+MODEL ?= course
+OBJECTIVE ?= sft
+SOURCES ?=
+TARGET ?=
+OPTIMIZER ?= sgd
+STEPS ?= 1
+LR ?=
+# Orders trained for real. A larger model is planned only, unless VERIFY says otherwise.
+VERIFY ?= $(if $(filter course,$(MODEL)),24,0)
+OUT ?= out
+# Anything else that `lietoolkit plan --help` lists, e.g. ARGS='--batches 2 --constraint "a last"'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install report test lint types contract unit planted slow notebooks format pins clean
+
+help:
+	@echo 'make report      plan, prove and report; MODEL= SOURCES=folder TARGET=file OBJECTIVE=lm|sft|dpo'
+	@echo '                 OPTIMIZER= STEPS= LR= VERIFY= OUT= ARGS= as in lietoolkit plan --help'
+	@echo 'make test        all that continuous integration runs'
+	@echo '  lint types contract unit planted slow notebooks: its parts'
+	@echo 'make format      format the code'
+	@echo 'make install     install everything into .venv'
+	@echo 'make pins        write constraints.txt and environment.yml from what is in .venv'
+	@echo 'make clean       remove out/'
+
+report: .venv/installed-course
+	$(BIN)/lietoolkit plan --model "$(MODEL)" --objective "$(OBJECTIVE)" \
+	  $(if $(SOURCES),--sources "$(SOURCES)") $(foreach file,$(TARGET),--target "$(file)") \
+	  --optimizer "$(OPTIMIZER)" --steps "$(STEPS)" $(if $(LR),--lr "$(LR)") \
+	  --verify "$(VERIFY)" --out "$(OUT)" $(ARGS)
+
+# --- installing ------------------------------------------------------------------------------
+install: .venv/installed-dev
+
+.venv/installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed; name it with PYTHON=python3.x'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo 'Installing into .venv (once, some minutes)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# --- make test: one part a line, in order of cost --------------------------------------------
+test: lint types contract unit planted slow notebooks
+	@echo 'All tests passed.'
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+contract: .venv/installed-dev
+	$(BIN)/lint-imports
+
+# Two processes of one thread each: the models are too small to share a matrix product.
+unit: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --doctest-modules lietoolkit tests
+
+planted: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py
+
+slow: .venv/installed-dev
+	$(BIN)/pytest -m slow
+
+# Course notebooks carry their outputs; claims marked nbval-check-output must come out again.
+# report.ipynb is a template without outputs: tests/test_report.py runs it through papermill.
+COURSE := $(filter-out notebooks/report.ipynb,$(wildcard notebooks/*.ipynb))
+notebooks: .venv/installed-dev
+	$(if $(COURSE),$(BIN)/pytest --nbval-lax -W default $(COURSE),@echo 'no course notebooks yet')
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pins: .venv/installed-dev
+	$(BIN)/python scripts/pins.py
+
+clean:
+	rm -rf out

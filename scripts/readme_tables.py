@@ -1,0 +1,98 @@
+"""Fill the tables of README.md from the results of the benchmarks.
+
+    python scripts/readme_tables.py            # rewrite what lies between the markers
+    python scripts/readme_tables.py --check    # exit 1 when README.md does not fit the results
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from pairs import accuracies  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+NONE_YET = "*No results in `benchmarks/results` yet.*"
+# Both directions of each baseline in one cell.
+BASELINES = {
+    "gradient norm, small / large first": (
+        "gradient norm, small first", "gradient norm, large first",
+    ),
+    "cosine, aligned last / first": ("cosine, aligned last", "cosine, aligned first"),
+    "solo gain, best last / first": ("solo gain, best last", "solo gain, best first"),
+}  # fmt: skip
+
+
+def percent(share: float) -> str:
+    """A share as text; only a true 1 is shown as 100 %.
+
+    >>> percent(1.0), percent(0.9996)
+    ('100 %', '99.9 %')
+    """
+    if share == 1:
+        return "100 %"
+    return f"{min(100 * share, 99.9):.1f} %"
+
+
+def pairs_table(results: list[dict]) -> str:
+    """One line per result file and number of steps."""
+    if not results:
+        return NONE_YET
+    head = ["model", "objective", "data", "steps", "decisions", "local score, 95 % interval",
+            "larger half", "Trotter", *BASELINES]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        settings = result["settings"]
+        for steps, found in accuracies(result).items():
+            rows = found["predictors"]
+            local = rows["local"]
+            trotter = percent(rows["trotter"]["right"]) if "trotter" in rows else ""
+            interval = f"{percent(local['low'])} to {percent(local['high'])}"
+            lines.append([
+                settings["model"], settings["objective"], settings["data"] or "generated",
+                str(steps), str(found["n"]), f"**{percent(local['right'])}** ({interval})",
+                percent(local["larger half"]), trotter,
+                *(" / ".join(percent(rows[side]["right"]) for side in sides)
+                  for sides in BASELINES.values()),
+            ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read_results(folder: Path) -> list[dict]:
+    """Results of benchmarks/pairs.py, real models first."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [result for result in found if "draws" in result]
+    return sorted(found, key=lambda r: r["settings"]["model"] == "course")
+
+
+def fill(text: str, tables: dict[str, str]) -> str:
+    """The text with every marked table replaced.
+
+    Every marker must have its table, and every table its marker.
+    """
+    marked = re.compile(r"(<!-- table:(\w+) -->\n).*?(\n?<!-- /table -->)", re.DOTALL)
+    names = [name for _, name, _ in marked.findall(text)]
+    if sorted(names) != sorted(tables):
+        sys.exit(f"README.md: expected the tables {sorted(tables)}, found {sorted(names)}")
+    return marked.sub(lambda m: f"{m[1]}{tables[m[2]]}\n<!-- /table -->", text)
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    filled = fill(text, {"pairs": pairs_table(read_results(RESULTS))})
+    if "--check" in sys.argv[1:]:
+        if filled != text:
+            sys.exit("README.md does not fit the results; run python scripts/readme_tables.py")
+    else:
+        path.write_text(filled, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
