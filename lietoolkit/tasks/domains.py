@@ -14,7 +14,7 @@ import re
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def _files(root: Path | None, *patterns: str, skip: str = r"(?!)") -> Iterator[D
     for path in {path for pattern in patterns for path in root.glob(pattern)}:
         name = f"{root.name}/{path.relative_to(root).as_posix()}"
         if not re.search(skip, name):
-            yield name, lambda path=path: _read(path)
+            yield name, partial(_read, path)
 
 
 def _python() -> Iterable[Document]:
@@ -70,9 +70,9 @@ def _c() -> Iterable[Document]:
     yield from _files(_package("numpy"), "_core/include/**/*.h", skip="__multiarray_api|__ufunc")
 
 
-def _docstrings_of(source: str) -> str:
+def _docstrings_of(read: Callable[[], str]) -> str:
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(read())
     except (SyntaxError, ValueError):
         return ""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -83,7 +83,7 @@ def _docstrings_of(source: str) -> str:
 def _docstrings() -> Iterable[Document]:
     torch = _files(_package("torch"), "nn/modules/*.py", "optim/*.py", "distributions/*.py")
     for name, read in (*_python(), *torch):
-        yield name, lambda read=read: _docstrings_of(read())
+        yield name, partial(_docstrings_of, read)
 
 
 def _body(topic: str) -> str:
@@ -99,13 +99,17 @@ def _manual() -> Iterable[Document]:
         for i, text in enumerate(bodies)
         if not any(_body(text) in longer for longer in bodies[i + 1 :])
     ]
-    return ((f"topics/{text.splitlines()[0]}", lambda text=text: text) for text in whole)
+    return ((f"topics/{text.splitlines()[0]}", partial(str, text)) for text in whole)
+
+
+def _description(package: metadata.Distribution) -> str:
+    return str(package.metadata.get_payload() or "")  # type: ignore[attr-defined]
 
 
 def _readme() -> Iterable[Document]:
     for found in metadata.distributions():
         name = found.metadata["Name"]
-        yield f"readme/{name}", lambda found=found: found.metadata.get_payload() or ""
+        yield f"readme/{name}", partial(_description, found)
 
 
 def _stubs() -> Iterable[Document]:
@@ -114,13 +118,13 @@ def _stubs() -> Iterable[Document]:
 
 
 def _javascript() -> Iterable[Document]:
-    folders = ("backends/web_backend", "server_extensions/formgrader/static", "static")
-    folders = (*folders, "staging", "tests/ui-tests", "utils/model_dump")
+    folders = ["backends/web_backend", "server_extensions/formgrader/static", "static"]
+    folders += ["staging", "tests/ui-tests", "utils/model_dump"]
+    patterns = ("*.js", "js/*.js", "node_modules/*/*.js", "*.ts")
     for package in ("matplotlib", "nbgrader", "jupyterlab", "anywidget", "torch"):
         root = _package(package)
-        for folder in folders if root else ():
-            patterns = ("*.js", "js/*.js", "node_modules/*/*.js", "*.ts")
-            yield from _files(root / folder, *patterns, skip=r"\.min\.|vendors")
+        for folder in folders if root else []:
+            yield from _files(root and root / folder, *patterns, skip=r"\.min\.|vendors")
 
 
 def _json() -> Iterable[Document]:

@@ -335,7 +335,8 @@ def _generate(
         raise InputError(f'split: expected "train" or "eval", got {split!r}')
     rng = random.Random(f"{name} {seed}")
     seen: set[str] = set()
-    made, misses = [], 0
+    made: list[Row] = []
+    misses = 0
     while len(made) < rows:
         prompt, *answers = make(rng)
         if prompt in seen or not _in_split(prompt, split):
@@ -396,5 +397,4 @@ def preference_families(
         (True, True)
     """
     fields = ("prompt", "chosen", "rejected")
-    make_all = PREFERENCES.items()
-    return {name: _generate(make, name, fields, seed, rows, split) for name, make in make_all}
+    return {k: _generate(make, k, fields, seed, rows, split) for k, make in PREFERENCES.items()}
