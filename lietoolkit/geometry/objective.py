@@ -48,11 +48,16 @@ class Objective:
         """How many batches one evaluation of the whole objective reads."""
         return 1
 
+    @property
+    def units(self) -> float:
+        """What one evaluation of the whole objective costs, in batches; a part costs less."""
+        return float(self.batches)
+
     def loss(self, theta: Tensor, batch: int | None = None) -> Tensor:
         """The loss at theta, a float64 scalar tensor. ``batch``: only that batch of it."""
         with torch.no_grad():
             value = self._loss(theta, batch)
-        record(losses=self.batches if batch is None else 1)
+        record(losses=self.units if batch is None else 1)
         return self._finite(value.double(), "loss")
 
     def gradient(self, theta: Tensor, batch: int | None = None, check: bool = True) -> Tensor:
@@ -61,7 +66,7 @@ class Objective:
         ``check=False`` leaves out the test for NaN, which makes a GPU wait for the host.
         """
         g = self._gradient(theta, batch)
-        record(gradients=self.batches if batch is None else 1)
+        record(gradients=self.units if batch is None else 1)
         return self._finite(g, "gradient") if check else g
 
     def gradient_and_hvp(
@@ -86,7 +91,7 @@ class Objective:
             raise InputError(f"v: expected shape {list(theta.shape)}, got {list(v.shape)}")
         if method == "auto":
             method = self._choose_method(theta, v)
-        n = self.batches if batch is None else 1
+        n = self.units if batch is None else 1
         if method == "exact":
             g, hv = self._exact(theta, v, batch)
             record(gradients=n, hvps=2 * n)

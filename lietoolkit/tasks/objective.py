@@ -71,6 +71,7 @@ class ModelObjective(Objective):
             with self.space.at(self.space.vector()):
                 own = add_reference_logps(model if reference is None else reference, own)
         self._batches = own
+        self._units: float | None = None
 
     @property
     def batches(self) -> int:
@@ -90,7 +91,8 @@ class ModelObjective(Objective):
                 total = sum(self.kind.weight(part) for part in parts)
                 groups += [[part] for part in parts]
                 weights += [self.kind.weight(p) / total / len(self._batches) for p in parts]
-        return [(w, self._with(group)) for w, group in zip(weights, groups, strict=True)]
+        units = self.units
+        return [(w, self._with(g, w * units)) for w, g in zip(weights, groups, strict=True)]
 
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
@@ -103,10 +105,15 @@ class ModelObjective(Objective):
                     digest.update(data.numpy().tobytes())
         return f"{self.name}:{digest.hexdigest()[:16]}"
 
-    def _with(self, batches: list[dict[str, Any]]) -> ModelObjective:
+    @property
+    def units(self) -> float:
+        """Batches read by one evaluation; a part of a batch counts by its share."""
+        return float(len(self._batches)) if self._units is None else self._units
+
+    def _with(self, batches: list[dict[str, Any]], units: float) -> ModelObjective:
         part = object.__new__(ModelObjective)
         part.__dict__.update(self.__dict__)
-        part._batches = batches
+        part._batches, part._units = batches, units
         return part
 
     def _parts(self, batch: int | None) -> list[tuple[float, dict[str, Any]]]:
@@ -181,14 +188,15 @@ class ModelObjective(Objective):
         apart are compared; the middle of the pair that agrees best is taken.
         """
         batch = self._batches[0]
-        row = self._with(self.kind.split(batch, len(batch["input_ids"]))[:1])
+        rows = self.kind.split(batch, len(batch["input_ids"]))
+        row = self._with(rows[:1], 1 / len(rows))
         start, products, gaps = super()._move(theta), {}, {}
 
         def gap(i: int) -> float:
             for j in (i, i + 1):
                 if j not in products:
                     products[j] = row._difference(theta, v, None, start * 4.0**j)[1]
-                    record(gradients=2 * self.kind.weight(row._batches[0]) / self._weight)
+                    record(gradients=2 * row.units)
             difference = self.space.norm(products[i] - products[i + 1])
             gaps[i] = float(difference / self.space.norm(products[i]).clamp(min=1e-30))
             for j in set(products) - {i, i + 1}:
@@ -209,10 +217,6 @@ class ModelObjective(Objective):
                 break
         found = start * 4.0 ** (best + 0.5)
         return (found if gaps[best] <= AGREEMENT else 0.0), gaps[best]
-
-    @property
-    def _weight(self) -> float:
-        return self.kind.weight(self._batches[0])
 
 
 def _accumulate(views: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> None:
