@@ -52,3 +52,11 @@ def tick(label: str, value: bool = False) -> ipywidgets.Checkbox:
     return ipywidgets.Checkbox(
         description=label, value=value, indent=False, style=_STYLE, layout=_layout("260px")
     )
+
+
+def steps(label: str, options: Sequence[Any], value: Any) -> ipywidgets.SelectionSlider:
+    """A slider over a few given values."""
+    return ipywidgets.SelectionSlider(
+        description=label, options=list(options), value=value, style=_STYLE,
+        layout=_layout("300px"),
+    )  # fmt: skip

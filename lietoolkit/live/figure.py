@@ -122,7 +122,7 @@ class LiveFigure:
         pixels = np.asarray(self._agg.buffer_rgba())
         image = Image.fromarray(pixels).convert("RGB")
         if small:
-            image = image.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            image = image.quantize(192, dither=Image.Dither.NONE)
         out = io.BytesIO()
         image.save(out, "png", compress_level=9 if small else 1)
         return out.getvalue()
