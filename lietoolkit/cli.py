@@ -83,7 +83,7 @@ def plan(
     from lietoolkit.planning import plan_order
     from lietoolkit.verify import check_orders, verify_plan
 
-    check_orders(verify)
+    check_orders(verify, verify_steps)
     _writable(out)
     data = read_sources(source or [], sources, objective, seed)
     aims, weights = read_targets(target or [], data, objective, seed)
@@ -288,7 +288,9 @@ def _writable(out: Path) -> None:
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        # The parser turns Ctrl-C into an exit code of its own and returns it.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lietoolkit.errors import InputError
+from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.objective import HVP_METHODS, Objective
 from lietoolkit.geometry.space import ParameterSpace
@@ -126,6 +127,8 @@ class OrderPlan:
             part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
             os.replace(part, folder / "plan.json")
         except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise InputError(
                 f"out: expected a folder that can be written to, found {folder} "
                 f"({error.strerror or error}); choose another with --out"
@@ -211,7 +214,7 @@ def plan_order(
     weights = _weights(weights, targets)
     notes: list[str] = []
     network, tokenizer, label = _model(model, tokenizer, device, dtype, trust_remote_code, notes)
-    with _memory_errors(), _differentiable_attention(network, notes):
+    with memory_errors(), _differentiable_attention(network, notes):
         space = ParameterSpace(network, parameters)
         build = _Builder(
             space,
@@ -327,7 +330,11 @@ def _weights(weights: Mapping[str, float] | None, targets: Mapping[str, Any]) ->
             if unknown
             else "target: expected at least one, found none"
         )
-    return {name: float((weights or {}).get(name, 1.0)) for name in targets}
+    found = {name: float((weights or {}).get(name, 1.0)) for name in targets}
+    for name, weight in found.items():
+        if not math.isfinite(weight):
+            raise InputError(f"weight of target {name!r}: expected a finite number, found {weight}")
+    return found
 
 
 def _model(
@@ -481,25 +488,6 @@ def _confidence(
             }
         )
     return rows
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _too_large(error) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _too_large(error) from error
-        raise
-
-
-def _too_large(error: BaseException) -> InputError:
-    return InputError(
-        f"out of memory ({str(error).splitlines()[0] if str(error) else 'no detail given'}): "
-        "lower batch_size, max_length or microbatch, or choose fewer parameters"
-    )
 
 
 @contextmanager

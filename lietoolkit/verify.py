@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from lietoolkit.errors import InputError
+from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
 from lietoolkit.planning import Material, OrderPlan
+from lietoolkit.training.schedules import check_run
 from lietoolkit.training.truth import run_schedules
 
 LONG = 20
@@ -52,8 +53,20 @@ def verify_plan(
         raise InputError("plan: expected one made by plan_order in this process, found a saved one")
     if orders == 0:
         raise InputError("verify: expected at least 2 orders, found 0")
-    check_orders(orders)
-    steps = sorted({plan.steps, LONG}) if steps is None else sorted(set(steps))
+    check_orders(orders, steps)
+    chosen = sorted({plan.steps, LONG} if steps is None else set(steps))
+    with memory_errors():
+        return _verified(plan, material, orders, chosen, folder, progress)
+
+
+def _verified(
+    plan: OrderPlan,
+    material: Material,
+    orders: int,
+    steps: list[int],
+    folder: str | Path | None,
+    progress: bool,
+) -> OrderPlan:
     target = _Weighted(plan)
     gains = solo_gain(
         material.sources, target, material.theta, plan.lr, plan.steps,
@@ -67,10 +80,12 @@ def verify_plan(
     return replace(plan, verification={"steps": runs})
 
 
-def check_orders(orders: int) -> None:
-    """Raise InputError unless so many orders can be compared (0: none are)."""
+def check_orders(orders: int, steps: Sequence[int] | None = None) -> None:
+    """Raise InputError unless so many orders can be compared (0: none are) after such steps."""
     if orders < 0 or orders == 1:
         raise InputError(f"verify: expected at least 2 orders, found {orders}")
+    for k in steps or ():
+        check_run(1.0, k)
 
 
 class _Weighted(Objective):

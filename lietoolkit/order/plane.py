@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import NotFinite, Objective
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,25 @@ def gradient_plane(
         points: grid points per side; points squared losses are evaluated.
         progress: show a progress bar.
     """
+    try:
+        return _plane(pair, a, b, target, theta, lr, points, progress)
+    except NotFinite as error:
+        raise InputError(
+            f"lr: training {pair[0]!r} and {pair[1]!r} one step each diverged at step 2 "
+            f"(step size {lr:.3g}): {error}. Lower lr."
+        ) from error
+
+
+def _plane(
+    pair: tuple[str, str],
+    a: Objective,
+    b: Objective,
+    target: Objective,
+    theta: Tensor,
+    lr: float,
+    points: int,
+    progress: bool,
+) -> Plane:
     space = a.space
     g_a, g_b = a.gradient(theta), b.gradient(theta)
     x = g_a / space.norm(g_a).clamp(min=1e-30).to(g_a.dtype)

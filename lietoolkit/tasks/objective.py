@@ -59,6 +59,8 @@ class ModelObjective(Objective):
         beta: float = 0.1,
     ):
         _refuse_dropout(model)
+        if microbatch is not None and microbatch < 1:
+            raise InputError(f"microbatch: expected at least 1 row, found {microbatch}")
         self.model = model
         self.name = name
         self.space: ParameterSpace = space or ParameterSpace(model)

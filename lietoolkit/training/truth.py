@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -188,19 +189,24 @@ class _Store:
             return
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"orders-{key}.jsonl"
-        if self.path.exists():
-            lines = self.path.read_bytes().split(b"\n")
-            for line in lines:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue  # empty, or cut off by a kill in the middle of writing
-                self.losses[tuple(row["order"]), row["target"]] = float.fromhex(row["loss"])
-            if lines[-1]:  # a cut-off line must not swallow the next one
-                with self.path.open("ab") as file:
-                    file.write(b"\n")
+        with _disk_errors(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._read(self.path)
+
+    def _read(self, path: Path) -> None:
+        if not path.exists():
+            return
+        lines = path.read_bytes().split(b"\n")
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # empty, or cut off by a kill in the middle of writing
+            self.losses[tuple(row["order"]), row["target"]] = float.fromhex(row["loss"])
+        if lines[-1]:  # a cut-off line must not swallow the next one
+            with path.open("ab") as file:
+                file.write(b"\n")
 
     def get(self, order: tuple[str, ...], target: tuple[str, Objective]) -> float | None:
         return self.losses.get((order, _label(target)))
@@ -212,10 +218,21 @@ class _Store:
             row = {"order": order, "target": _label(target), "loss": loss.hex()}
             lines.append(json.dumps(row) + "\n")
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
+            with _disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: finished orders cannot be kept ({error.strerror or error}); free some space "
+            "or choose another folder; what was kept is found again"
+        ) from error
 
 
 def _label(target: tuple[str, Objective]) -> str:
