@@ -116,7 +116,12 @@ def test_every_exercise_has_three_planted_mistakes() -> None:
     assert {key: count[key] for key in KEYS if count[key] < 3} == {}
 
 
-@pytest.mark.parametrize("key", [k for k in KEYS if ex.find(k).panel])
+DRAWN = [key for key in KEYS if ex.find(key).panel]
+
+
+@pytest.mark.parametrize(
+    "key", [DRAWN[0], *(pytest.param(key, marks=pytest.mark.slow) for key in DRAWN[1:])]
+)
 def test_pictures_show_the_target_before_and_after(key: str) -> None:
     _, cell = _cells(KEYS[key], key)
     stub = ex.draw(key, _answer(key, builder.without_solution(cell)))
