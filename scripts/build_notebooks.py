@@ -54,6 +54,7 @@ def execute(notebook: Any, cwd: Path) -> None:
             kernel_manager_class=this_python(),
             resources={"metadata": {"path": str(cwd)}},
             store_widget_state=False,
+            coalesce_streams=True,
         )
         client.execute()
 

@@ -4,13 +4,16 @@ from lietoolkit.live.bowls import explore_bowls
 from lietoolkit.live.figure import ERRORS, LiveFigure, new_figure, picture
 from lietoolkit.live.flows import explore_flows, explore_parking
 from lietoolkit.live.pairs import PairEffects, explore_pairs, pair_effects
+from lietoolkit.live.tournaments import explore_cycle, explore_matrix
 
 __all__ = [
     "ERRORS",
     "LiveFigure",
     "PairEffects",
     "explore_bowls",
+    "explore_cycle",
     "explore_flows",
+    "explore_matrix",
     "explore_pairs",
     "explore_parking",
     "new_figure",
