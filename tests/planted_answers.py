@@ -149,4 +149,106 @@ PLANTED: list[tuple[str, str | None, str, str]] = [
      "    return sum(matrix[i][j] for i, j in itertools.combinations(order, 2))\n"
      "return list(min(itertools.permutations(range(len(matrix))), key=value))",
      "tries the orders one by one"),
+    ("6.1", "attention_mask == 0", "input_ids == 0", "end-of-text token was masked"),
+    ("6.1", "attention_mask == 0", "attention_mask == 1", "mask is inverted"),
+    ("6.1", "-100", "0", "label 0 is a real token"),
+    ("6.1", None, "return input_ids", "Padding is not masked"),
+    ("6.1", None, "labels = input_ids.masked_fill(attention_mask == 0, -100).roll(-1, 1)\n"
+     "labels[:, -1] = -100\nreturn labels", "shifted here; the loss does that"),
+    ("6.1", "masked_fill", "masked_fill_", "in place"),
+    ("6.2", "logits[:, :-1].flatten(0, 1), labels[:, 1:]", "logits.flatten(0, 1), labels",
+     "labels are not shifted"),
+    ("6.2", "logits[:, :-1].flatten(0, 1), labels[:, 1:]",
+     "logits[:, 1:].flatten(0, 1), labels[:, :-1]", "Shifted the wrong way"),
+    ("6.2", "ignore_index=-100", 'reduction="sum"', "sum over tokens"),
+    ("6.2", "ignore_index=-100\n    )", 'reduction="none"\n    ).mean()',
+     "mean runs over padding too"),
+    ("6.2", None, "rows = zip(logits, labels)\n"
+     "cross_entropy = torch.nn.functional.cross_entropy\n"
+     "return sum(cross_entropy(x[:-1], y[1:]) for x, y in rows) / len(labels)",
+     "mean of row means"),
+    ("6.3", "scores.argsort()", "scores.argsort(descending=True)", "order is backwards"),
+    ("6.3", "sum(1)", "sum(0)", "order is backwards"),
+    ("6.3", "[names[i] for i in scores.argsort().tolist()]", "scores.argsort().tolist()",
+     "return the domains' names"),
+    ("6.3", "scores.argsort()", "g.norm(dim=1).argsort()", "gradient norm, a baseline"),
+    ("6.3", None, "return sorted(sources, key=lambda n: sources[n].loss(theta))", "own loss"),
+    ("6.3", None, "import lietoolkit as lt\n"
+     "pairs = {i: {j: lt.order_score(a, b, target, theta) for j, b in sources.items() if i != j}\n"
+     "         for i, a in sources.items()}\n"
+     "return sorted(pairs, key=lambda i: sum(pairs[i].values()))", "N gradients and N products"),
+    ("7.1", "< prompt_lengths[:, None]", "<= prompt_lengths[:, None]", "first token is left out"),
+    ("7.1", "< prompt_lengths[:, None]", "< prompt_lengths[:, None] - 1", "last token counts too"),
+    ("7.1", "on_prompt | (attention_mask == 0)", "~on_prompt", "mask is inverted"),
+    ("7.1", "on_prompt | (attention_mask == 0)", "on_prompt", "Padding is not masked"),
+    ("7.1", "on_prompt | (attention_mask == 0)", "attention_mask == 0", "language-model loss"),
+    ("7.2", None, "return sum(len(order) for order in orders)", "Nothing is shared"),
+    ("7.2", "{order[:n]", "{frozenset(order[:n])", "AB is not BA"),
+    ("7.2", "{order[:n]", "{order[-n:]", "Common endings"),
+    ("7.2", None, "return sum(len(order) for order in set(orders))", "Only repeated orders"),
+    ("7.2", None, "return len({o[0] for o in orders}) + sum(len(o) - 1 for o in set(orders))",
+     "Only the first stages"),
+    ("7.3", None, "x, losses = theta, []\n"
+     "for order in orders:\n    for name in order:\n        for _ in range(steps):\n"
+     "            x = x - lr * sources[name].gradient(x)\n"
+     "    losses.append(float(target.loss(x)))\nreturn losses", "must start at theta"),
+    ("7.3", None, "done = {}\nfor order in orders:\n    if frozenset(order) not in done:\n"
+     "        x = theta\n        for name in order:\n            for _ in range(steps):\n"
+     "                x = x - lr * sources[name].gradient(x)\n"
+     "        done[frozenset(order)] = float(target.loss(x))\n"
+     "return [done[frozenset(order)] for order in orders]", "not as sets"),
+    ("7.3", 'done = {"": theta}', 'done = {"": theta}\n    orders = [o[::-1] for o in orders]',
+     "orders run backwards"),
+    ("7.3", "range(steps)", "range(1)", "Only one step per stage"),
+    ("7.3", None, "losses = []\n"
+     "for order in orders:\n    x = theta\n    for name in order:\n"
+     "        for _ in range(steps):\n"
+     "            x = x - lr * sources[name].gradient(x)\n"
+     "    losses.append(float(target.loss(x)))\nreturn losses", "24 stages were trained"),
+    ("8.1", "(chosen - ref_chosen) - (rejected - ref_rejected)",
+     "(rejected - ref_rejected) - (chosen - ref_chosen)", "sign is flipped"),
+    ("8.1", "(chosen - ref_chosen) - (rejected - ref_rejected)", "chosen - rejected",
+     "reference is missing"),
+    ("8.1", "return beta * ", "return ", "β is missing"),
+    ("8.1", "(chosen - ref_chosen) - (rejected - ref_rejected)",
+     "(chosen + ref_chosen) - (rejected + ref_rejected)", "reference is added"),
+    ("8.1", " - (rejected - ref_rejected)", "", "rejected answer is missing"),
+    ("8.1", "return beta * ((chosen - ref_chosen) - (rejected - ref_rejected))",
+     "return beta * ((chosen - ref_chosen) - (rejected - ref_rejected)).mean()",
+     "This is the mean"),
+    ("8.2", "(chosen - ref_chosen) - (rejected - ref_rejected)",
+     "(rejected - ref_rejected) - (chosen - ref_chosen)", "sign is flipped"),
+    ("8.2", "(chosen - ref_chosen) - (rejected - ref_rejected)", "chosen - rejected",
+     "reference is missing"),
+    ("8.2", "margin = beta * ", "margin = ", "β is missing"),
+    ("8.2", "(chosen - ref_chosen) - (rejected - ref_rejected)",
+     "(chosen + ref_chosen) - (rejected + ref_rejected)", "reference is added"),
+    ("8.2", "torch.nn.functional.logsigmoid(margin)", "torch.sigmoid(margin)",
+     "logarithm is missing"),
+    ("8.2", "return -torch", "return torch", "minus sign is missing"),
+    ("8.2", ".mean()", ".sum()", "sum over pairs"),
+    ("8.2", "logsigmoid(margin).mean()", "logsigmoid(margin.mean())", "mean comes last"),
+    ("8.3", ".sum(1)", ".sum(1) / completion_mask[:, 1:].sum(1)", "DPO takes the sum"),
+    ("8.3", None, "logps = logits.log_softmax(-1)\n"
+     "of_tokens = logps.gather(-1, input_ids[..., None])[..., 0]\n"
+     "return (of_tokens * completion_mask).sum(1)", "tokens are not shifted"),
+    ("8.3", "completion_mask[:, 1:]", "completion_mask[:, :-1]", "mask is off by one"),
+    ("8.3", " * completion_mask[:, 1:]", "", "mask is missing"),
+    ("8.3", ".log_softmax(-1)", "", "log_softmax first"),
+    ("8.3", "return (", "return -(", "sign is flipped"),
+    ("8.4", "chosen, rejected = logps(theta)", "chosen, rejected = logps(theta)\n"
+     "        ref_chosen, ref_rejected = chosen, rejected", "the reference moves with theta"),
+    ("8.4", "chosen, rejected = logps(theta)", "chosen, rejected = logps(theta)\n"
+     "        ref_chosen, ref_rejected = chosen.detach(), rejected.detach()",
+     "computed anew at each theta"),
+    ("8.4", "(chosen - ref_chosen) - (rejected - ref_rejected)", "chosen - rejected",
+     "Is the reference in the loss?"),
+    ("8.4", "(chosen - ref_chosen) - (rejected - ref_rejected)",
+     "(rejected - ref_rejected) - (chosen - ref_chosen)", "sign is flipped"),
+    ("8.4", "chosen, rejected = logps(theta)", "chosen, rejected = logps(theta)\n"
+     "        with torch.no_grad():\n            ref_chosen, ref_rejected = logps(theta0)",
+     "reference is read late"),
+    ("8.4", "with torch.no_grad():", "with torch.enable_grad():", "reference carries a gradient"),
+    ("8.4", "chosen, rejected = logps(theta)",
+     "chosen, rejected = (x.detach() for x in logps(theta))", "The loss has no gradient"),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -182,6 +183,15 @@ def test_hints_are_folded_and_solutions_come_from_the_source(tmp_path, monkeypat
 def test_unknown_exercises_are_refused(key: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ex.find(key)
+
+
+def test_warnings_of_an_answer_cost_no_points(capsys) -> None:
+    def loud(sigma, lr, steps):
+        warnings.warn("careful", UserWarning, stacklevel=1)
+        return (steps * lr) ** 2 * sigma
+
+    assert ex.check("4.1", loud) is None
+    assert capsys.readouterr().err == ""
 
 
 def test_answers_may_not_change_their_inputs() -> None:

@@ -11,6 +11,7 @@ import html
 import importlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def check(key: str, answer: Callable[..., Any]) -> Shown | None:
         Wrong: (an AssertionError) with the likely mistake.
     """
     try:
-        find(key).verify(answer)
+        with warnings.catch_warnings():
+            # nbgrader gives no points for a cell that writes to stderr.
+            warnings.simplefilter("ignore")
+            find(key).verify(answer)
     except NotImplementedError:
         print(f"{key}: {NOT_YET}")
         return Shown("0.0", "<small>0 points so far</small>")
