@@ -1,0 +1,231 @@
+"""Plant known mistakes one by one and see which fast test notices each.
+
+    python scripts/plant_errors.py            # all; exit 1 when one goes unnoticed
+    python scripts/plant_errors.py label      # those whose description holds the word
+
+Works on a copy of the package and its tests. Each mistake is one replacement in the source text
+that must fit exactly once, so that it cannot fade away when the code changes. First the same tests
+must pass without a mistake. Children are forked after the slow imports (POSIX only).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 90  # for one mistake; it may make a test run forever
+SLOW_IMPORTS = ("torch", "numpy", "pytest", "hypothesis", "transformers", "datasets", "trl")
+
+
+class Mistake(NamedTuple):
+    """A replacement in one file, and the tests that should notice it."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+TRUTH, TOURNAMENT = "training/truth.py", "order/tournament.py"
+LOSSES, BATCHES, MODEL = "tasks/losses.py", "tasks/batches.py", "tasks/objective.py"
+MISTAKES = (
+    Mistake("flipped sign of the score matrix", TOURNAMENT,
+            "sigma = products - products.T", "sigma = products.T - products", "test_order"),
+    Mistake("flipped sign of the bracket", "geometry/bracket.py",
+            "return b.hvp(theta, g_a, method) - a.hvp(theta, g_b, method)",
+            "return a.hvp(theta, g_b, method) - b.hvp(theta, g_a, method)", "test_geometry"),
+    Mistake("flipped sign of forgetting", "order/schedule_bracket.py",
+            "behind - ahead, hvp", "ahead - behind, hvp", "test_order"),
+    Mistake("flipped sign of the measured effect", TRUTH,
+            "float(losses[0] - losses[1])", "float(losses[1] - losses[0])", "test_order"),
+    Mistake("swapped order in the runner", TRUTH,
+            "sources[order[position]], state", "sources[order[-1 - position]], state",
+            "test_training"),
+    Mistake("dropped k squared", TOURNAMENT,
+            "(steps * lr) ** 2 * _effects", "steps * lr**2 * _effects", "test_order"),
+    Mistake("dropped eta squared", TOURNAMENT,
+            "(steps * lr) ** 2 * _effects", "steps**2 * lr * _effects", "test_order"),
+    Mistake("HVP of the wrong source in the bracket", "geometry/bracket.py",
+            "return b.hvp(theta, g_a, method) - a.hvp(theta, g_b, method)",
+            "return a.hvp(theta, g_a, method) - b.hvp(theta, g_b, method)", "test_geometry"),
+    Mistake("HVP of the wrong source in the tournament", TOURNAMENT,
+            "products = stored_gram(g, v)", "products = stored_gram(g, [*v[1:], v[0]])",
+            "test_order"),
+    Mistake("HVP of the wrong source in the whole order", "order/schedule_bracket.py",
+            "hv = sources[name]", "hv = sources[order[0]]", "test_order"),
+    Mistake("gradient taken at the wrong point", MODEL,
+            "with torch.enable_grad(), self.space.at(theta) as parameters:\n            for",
+            "with torch.enable_grad(), self.space.at(self.space.vector()) as parameters:\n"
+            "            for", "test_geometry"),
+    Mistake("one-sided difference with the step of two sides", "geometry/objective.py",
+            "torch.addcmul(theta, v, -eps)", "theta", "test_geometry"),
+    Mistake("reference model that moves", LOSSES,
+            'margin = (chosen - batch["ref_chosen_logps"]) - (rejected -',
+            "margin = (chosen - chosen.detach()) - (rejected -", "test_losses"),
+    Mistake("chosen and rejected changed round", LOSSES,
+            "chosen, rejected = (-losses.sum(dim=1)).chunk(2)",
+            "rejected, chosen = (-losses.sum(dim=1)).chunk(2)", "test_losses"),
+    Mistake("mean instead of sum over completion tokens", LOSSES,
+            "(-losses.sum(dim=1)).chunk(2)", "(-losses.mean(dim=1)).chunk(2)", "test_losses"),
+    Mistake("unshifted labels", LOSSES,
+            "targets = labels[:, 1:]\n", "targets = labels[:, :-1]\n", "test_losses"),
+    Mistake("padding counted in the mean", LOSSES,
+            "mask.sum().clamp(min=1)", "mask.numel()", "test_losses"),
+    Mistake("parts of a batch weighted alike", MODEL,
+            "parts += [(self.kind.weight(p) / total / len(chosen), p) for p in pieces]",
+            "parts += [(1 / len(pieces) / len(chosen), p) for p in pieces]",
+            "test_geometry"),
+    Mistake("mask off by one", BATCHES, "[i >= start for i", "[i > start for i", "test_batches"),
+    Mistake("prompt trained too", BATCHES,
+            "[i >= start for i", "[i >= 0 for i", "test_batches"),
+    Mistake("un-restored parameters", "geometry/space.py",
+            "                parameter.data = data\n", "", "test_geometry"),
+    Mistake("un-restored gradients", "geometry/space.py",
+            "                parameter.grad = grad\n", "", "test_geometry"),
+    Mistake("state of another prefix reused", TRUTH,
+            "del path[shared:]", "del path[shared + 1 :]", "test_training"),
+    Mistake("un-shared prefix", TRUTH,
+            "shared = _common(order, [name for name, _ in path])", "shared = 0",
+            "test_training"),
+    Mistake("schedule begun again in each stage", TRUTH,
+            "sizes[first : first + steps]", "sizes[:steps]", "test_training"),
+    Mistake("optimizer state lost between stages", TRUTH,
+            "if reset and position:", "if position:", "test_training"),
+    Mistake("every step reads the first batch", "training/stages.py",
+            "batch=s % source.batches", "batch=0", "test_training"),
+    Mistake("kept losses rounded", TRUTH,
+            '"loss": loss.hex()', '"loss": round(loss, 9).hex()', "test_training"),
+    Mistake("resumed under other settings", TRUTH,
+            '        "lr": lr,\n', "", "test_training"),
+    Mistake("AdamW without bias correction", "training/optimizers.py",
+            "(1 - self.beta2**n) ** 0.5", "1.0", "test_training"),
+    Mistake("weight decay added to the gradient", "training/optimizers.py",
+            "theta = state.theta * (1 - lr * self.weight_decay)",
+            "theta = state.theta * (1 - self.weight_decay)", "test_training"),
+    Mistake("largest score first", "order/linear_ordering.py",
+            "key=lambda i: (scores[i], i)", "key=lambda i: (-scores[i], i)", "test_order"),
+    Mistake("constraints turned round", "order/linear_ordering.py",
+            "any((j, i) in (before or ())", "any((i, j) in (before or ())", "test_order"),
+    Mistake("weights of targets ignored", TOURNAMENT,
+            "sum(weights[name] * matrices[name]", "sum(matrices[name]", "test_order"),
+)  # fmt: skip
+
+
+class Watch:
+    """Remembers the first test that failed (a pytest plugin)."""
+
+    noticed = ""
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """After each phase of each test."""
+        if report.failed and not self.noticed:
+            self.noticed = report.nodeid.removeprefix("tests/")
+
+    def pytest_collectreport(self, report) -> None:
+        """After each file was read."""
+        if report.failed and not self.noticed:
+            self.noticed = f"{report.nodeid} could not be collected"
+
+
+def _in_child(copy: Path, tests: str, log: Path) -> str:
+    os.chdir(copy)
+    signal.alarm(SECONDS)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(copy), str(copy / "tests")]
+    import lietoolkit
+
+    assert Path(lietoolkit.__file__).is_relative_to(copy), lietoolkit.__file__
+    import pytest
+
+    watch = Watch()
+    files = [f"tests/{name}.py" for name in tests.split()]
+    # Imported before the fork, plugins cannot be rewritten; that is no fault of a test.
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
+    code = pytest.main(["-x", *quiet, *files], plugins=[watch])
+    return watch.noticed or ("" if code == 0 else f"pytest ended with {code}")
+
+
+def run_tests(copy: Path, tests: str, log: Path) -> str:
+    """Run tests of the copy in a forked child; the first test that failed, or ''."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, f"{_in_child(copy, tests, log)}\n".encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        answer = file.read()
+    os.waitpid(child, 0)
+    # No answer: the child died, by its alarm or because the package could not be imported.
+    return answer.rstrip("\n") if answer else "died"
+
+
+def plant(copy: Path, mistake: Mistake, log: Path) -> str:
+    """Change the copy, run the tests, change it back."""
+    path = copy / "lietoolkit" / mistake.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mistake.old) != 1:
+        sys.exit(
+            f"{mistake.what}: expected {mistake.old!r} once in {mistake.file}, "
+            f"found it {text.count(mistake.old)} times; the script must follow the code"
+        )
+    path.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
+    try:
+        return run_tests(copy, mistake.tests, log)
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    begin = time.perf_counter()
+    word = " ".join(sys.argv[1:])
+    chosen = [mistake for mistake in MISTAKES if word in mistake.what]
+    for name in SLOW_IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    unnoticed = []
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        copy, log = Path(folder) / "copy", Path(folder) / "log"
+        ignore = shutil.ignore_patterns("__pycache__")
+        for part in ("lietoolkit", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        tests = " ".join(sorted({name for m in chosen for name in m.tests.split()}))
+        failed = run_tests(copy, tests, log)
+        if failed:
+            print(log.read_text()[-3000:])
+            sys.exit(f"without any mistake: {failed} fails; nothing can be said")
+        for mistake in chosen:
+            noticed = plant(copy, mistake, log)
+            print(f"{mistake.what:48} {noticed or 'NOBODY NOTICED'}", flush=True)
+            if not noticed or noticed.startswith(("died", "pytest ended")):
+                unnoticed.append(mistake.what)
+    seconds = time.perf_counter() - begin
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} mistakes noticed; {seconds:.0f} s")
+    if unnoticed or not chosen:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
