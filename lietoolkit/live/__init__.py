@@ -1,6 +1,7 @@
 """Live figures: persistent artists moved by controls, with a picture and alt text in one output."""
 
 from lietoolkit.live.bowls import explore_bowls
+from lietoolkit.live.curvature import difference, explore_hvp_error, show_costs, time_ratios
 from lietoolkit.live.figure import ERRORS, LiveFigure, new_figure, picture
 from lietoolkit.live.flows import explore_flows, explore_parking
 from lietoolkit.live.pairs import PairEffects, explore_pairs, pair_effects
@@ -10,13 +11,17 @@ __all__ = [
     "ERRORS",
     "LiveFigure",
     "PairEffects",
+    "difference",
     "explore_bowls",
     "explore_cycle",
     "explore_flows",
+    "explore_hvp_error",
     "explore_matrix",
     "explore_pairs",
     "explore_parking",
     "new_figure",
     "pair_effects",
     "picture",
+    "show_costs",
+    "time_ratios",
 ]

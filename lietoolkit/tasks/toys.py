@@ -47,8 +47,8 @@ def networks(count: int, seed: int = 0, width: int = 24, samples: int = 48) -> l
     """Regression losses of one small network on ``count`` data sets: smooth and not quadratic.
 
     The network has 3 inputs, ``width`` tanh units and one output: P = 5·width + 1 parameters,
-    shared by all losses. Each data set is drawn around another place and asks for another
-    function. Start at `network_start`.
+    shared by all losses. They compute in theta's dtype. Each data set is drawn around another place
+    and asks for another function. Start at `network_start`.
 
     Args:
         count: how many losses.
@@ -74,8 +74,8 @@ def _network(x: Tensor, direction: Tensor, noise: Tensor, width: int, name: str)
 
     def loss(theta: Tensor) -> Tensor:
         w, b, a, shift = theta.split([3 * width, width, width, 1])
-        out = torch.tanh(x @ w.view(3, width) + b) @ a + shift
-        return 0.5 * (out - y).square().mean()
+        out = torch.tanh(x.to(theta.dtype) @ w.view(3, width) + b) @ a + shift
+        return 0.5 * (out - y.to(theta.dtype)).square().mean()
 
     return Objective(loss, name)
 
