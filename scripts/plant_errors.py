@@ -118,7 +118,7 @@ MISTAKES = (
     Mistake("constraints turned round", "order/linear_ordering.py",
             "any((j, i) in (before or ())", "any((i, j) in (before or ())", "test_order"),
     Mistake("weights of targets ignored", TOURNAMENT,
-            "sum(weights[name] * matrices[name]", "sum(matrices[name]", "test_order"),
+            "weights[name] * tensor for name", "tensor for name", "test_order"),
 )  # fmt: skip
 
 

@@ -69,6 +69,8 @@ class ModelObjective(Objective):
         own = [_to_device(batch, self.space.device) for batch in batches]
         if not own:
             raise InputError(f"{name}: expected at least one batch, found none")
+        # A reference that is not this model at theta tells results apart, see fingerprint().
+        self._other_reference = reference is not None or "ref_chosen_logps" in own[0]
         if self.kind.name == "dpo":
             with self.space.at(self.space.vector()):
                 own = add_reference_logps(model if reference is None else reference, own)
@@ -101,7 +103,8 @@ class ModelObjective(Objective):
         digest = hashlib.sha256(f"{self.kind.name} {self.space.dtype}".encode())
         for batch in self._batches:
             for key in sorted(batch):
-                if isinstance(batch[key], Tensor) and not key.startswith("ref_"):
+                counts = self._other_reference or not key.startswith("ref_")
+                if isinstance(batch[key], Tensor) and counts:
                     digest.update(key.encode())
                     data = batch[key].detach().cpu().contiguous().view(torch.uint8)
                     digest.update(data.numpy().tobytes())

@@ -1,0 +1,339 @@
+"""plan_order and verify_plan on a tiny Llama: order, matrix, and everything said about them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+
+import pytest
+import tiny
+import torch
+
+import lietoolkit as lt
+from lietoolkit.geometry.cost import metered
+from lietoolkit.statistics import wilson_interval
+
+pytest.importorskip("transformers")
+
+
+def rows(*words: str, seed: int = 0) -> list[dict[str, str]]:
+    """Eight instructions whose answers differ in length."""
+    draw = random.Random(seed)
+    return [
+        {"prompt": f"say {draw.choice(words)}:", "completion": " the cat" * n + f" {words[n % 2]}"}
+        for n in range(8)
+    ]
+
+
+SOURCES = {
+    "Paris": rows("Paris", "France", seed=1),
+    "good": rows("good", "again", seed=2),
+    "mat": rows("mat", "cat", "2", seed=3),
+}
+TARGET = rows("capital", "Paris", "good", seed=4)
+OTHER = rows("sat", "on", "mat", seed=5)
+LR = 0.02
+
+
+def plan_of(model=None, sources=None, target=TARGET, **options) -> lt.OrderPlan:
+    settings = {"lr": LR, "steps": 1, "optimizer": "sgd", "geometry": False, "resamples": 50}
+    return lt.plan_order(
+        model or tiny.model(seed=2).double(), sources or SOURCES, target,
+        tokenizer=tiny.tokenizer(), **(settings | options),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plan() -> lt.OrderPlan:
+    return plan_of()
+
+
+@pytest.fixture(scope="module")
+def verified(plan) -> lt.OrderPlan:
+    return lt.verify_plan(plan, 6, steps=[1, 3])
+
+
+# --- the order and its matrix --------------------------------------------------------------------
+
+
+def test_matrix_is_the_effect_of_the_order_to_leading_order(plan) -> None:
+    """Halving the step size halves the relative gap to truth: the error is one order higher."""
+    m = plan.material
+    gaps = []
+    for lr in (1e-5, 5e-6):
+        pair_gaps = []
+        for a, b in itertools.combinations(plan.names, 2):
+            i, j = plan.names.index(a), plan.names.index(b)
+            predicted = plan.matrix[i][j] * (lr / LR) ** 2
+            measured = lt.measure_order_effect(
+                m.sources[a], m.sources[b], m.targets["target"], m.theta, lr
+            )
+            assert predicted * measured > 0
+            pair_gaps.append(abs(predicted / measured - 1))
+        gaps.append(pair_gaps)
+    for coarse, fine in zip(*gaps, strict=True):
+        assert fine < 0.02
+        assert fine == pytest.approx(coarse / 2, rel=0.2)
+
+
+def test_order_is_that_of_the_row_sums(plan) -> None:
+    assert sorted(plan.order) == sorted(plan.names) == sorted(SOURCES)
+    assert list(plan.names) == list(SOURCES)
+    sums = {name: sum(row) for name, row in zip(plan.names, plan.matrix, strict=True)}
+    assert plan.scores == pytest.approx(sums)
+    assert plan.order == sorted(plan.names, key=sums.__getitem__)
+    for i, j in itertools.product(range(3), repeat=2):
+        assert plan.matrix[i][j] == -plan.matrix[j][i]
+
+
+def test_gain_against_the_reverse_is_what_training_gives(plan) -> None:
+    m, lr = plan.material, 1e-4
+    orders = [plan.order, plan.order[::-1]]
+    forward, backward = lt.run_schedules(m.sources, m.targets["target"], m.theta, orders, lr)
+    predicted = plan.targets["target"]["plan_vs_reverse"] * (lr / LR) ** 2
+    assert predicted == pytest.approx(float(forward - backward), rel=0.1)
+    loss = m.targets["target"].loss(m.theta)
+    assert plan.targets["target"]["loss"] == pytest.approx(float(loss))
+
+
+def test_forgetting_is_what_training_gives(plan) -> None:
+    m, lr = plan.material, 1e-4
+    orders = [plan.order, plan.order[::-1]]
+    assert set(plan.forgetting) == set(SOURCES)
+    for name, predicted in plan.forgetting.items():
+        forward, backward = lt.run_schedules(m.sources, m.sources[name], m.theta, orders, lr)
+        scaled = predicted * (lr / LR) ** 2
+        assert scaled == pytest.approx(float(forward - backward), rel=0.15, abs=1e-9)
+
+
+def test_float32_predicts_the_same(plan) -> None:
+    for method in ("auto", "exact"):
+        single = plan_of(tiny.model(seed=2), hvp=method)
+        assert single.dtype == "float32"
+        largest = max(abs(x) for row in plan.matrix for x in row)
+        gap = torch.tensor(single.matrix) - torch.tensor(plan.matrix)
+        assert float(gap.abs().max()) < 1e-3 * largest, method
+        assert single.order == plan.order
+
+
+def test_micro_batches_change_nothing(plan) -> None:
+    """Answers differ in length, so equal weights of the parts would show."""
+    parts = plan_of(microbatch=3)
+    assert torch.tensor(parts.matrix) == pytest.approx(torch.tensor(plan.matrix), rel=1e-9)
+    assert parts.targets["target"]["loss"] == pytest.approx(plan.targets["target"]["loss"])
+
+
+def test_several_targets_are_weighted_and_shown(plan) -> None:
+    both = plan_of(target={"a": TARGET, "b": OTHER}, weights={"b": 0.5})
+    alone = plan_of(target=OTHER)
+    a, b = (torch.tensor(both.targets[name]["matrix"]) for name in "ab")
+    assert [both.targets[name]["weight"] for name in "ab"] == [1.0, 0.5]
+    assert torch.allclose(a, torch.tensor(plan.matrix), rtol=1e-5)
+    assert torch.allclose(b, torch.tensor(alone.matrix), rtol=1e-5)
+    assert torch.allclose(torch.tensor(both.matrix), a + 0.5 * b, rtol=1e-5)
+    assert not torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("planner", ["auto", "tournament"])
+def test_constraints_are_obeyed_exactly(plan, planner: str) -> None:
+    last, first = plan.order[-1], plan.order[0]
+    turned = plan_of(constraints=[f"{last} before {first}"], planner=planner)
+    assert turned.order.index(last) < turned.order.index(first)
+    assert plan_of(constraints=[f"{first} last"], planner=planner).order[-1] == first
+    assert turned.matrix == plan.matrix
+
+
+# --- confidence ----------------------------------------------------------------------------------
+
+
+def test_confidence_is_given_for_each_adjacent_pair(plan) -> None:
+    assert [(r["first"], r["second"]) for r in plan.confidence] == [*itertools.pairwise(plan.order)]
+    for row in plan.confidence:
+        i, j = plan.names.index(row["first"]), plan.names.index(row["second"])
+        assert row["effect"] == plan.matrix[i][j]
+        assert 0 <= row["survival"] <= 1
+        assert row["resamples"] == 50
+
+
+def test_confidence_is_high_for_equal_rows_and_absent_without_chunks() -> None:
+    same = {name: [data[3]] * 8 for name, data in SOURCES.items()}
+    assert [r["survival"] for r in plan_of(sources=same).confidence] == [1.0, 1.0]
+    assert [r["survival"] for r in plan_of(chunks=1).confidence] == [None, None]
+
+
+# --- what it costs, what it leaves ---------------------------------------------------------------
+
+
+def test_the_model_is_left_exactly_as_it_was() -> None:
+    model = tiny.model()
+    model.get_input_embeddings().weight.grad = torch.ones_like(model.get_input_embeddings().weight)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = plan_of(model, geometry=True)
+    lt.verify_plan(made, 3, steps=[2])
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert list(grads) == ["model.embed_tokens.weight"]
+    assert bool((grads["model.embed_tokens.weight"] == 1).all())
+
+
+def test_cost_is_what_was_evaluated() -> None:
+    with metered() as cost:
+        made = plan_of(steps=5)
+    assert made.cost["total"] == pytest.approx(cost.total)
+    assert made.cost["training_runs"] == pytest.approx(cost.total / (3 * 5))
+    assert made.cost["hvps"] > 0
+
+
+def test_the_geometry_starts_at_the_model_and_does_not_close() -> None:
+    geometry = plan_of(geometry=True).geometry
+    assert set(geometry["pair"]) <= set(SOURCES)
+    assert geometry["path_ab"][0] == geometry["path_ba"][0] == [0.0, 0.0]
+    assert geometry["path_ab"][-1] != geometry["path_ba"][-1]
+    assert len(geometry["loss"]) == len(geometry["grid_y"])
+    assert geometry["bracket_norm"] > 0
+
+
+def test_step_size_rule_when_none_is_given() -> None:
+    made = plan_of(lr=None)
+    assert made.lr_rule["eta_lambda_max"] == pytest.approx(0.1)
+    assert made.lr == pytest.approx(0.1 / max(made.lr_rule["lambda_max"].values()))
+    assert "signs" in plan_of(lr=1e3 * made.lr, chunks=1, forgetting=False).notes[-1]
+
+
+def test_saved_and_shown(plan, tmp_path) -> None:
+    path = plan.save(tmp_path / "new")
+    assert json.loads(path.read_text()) == json.loads(json.dumps(plan.to_dict()))
+    assert [p.name for p in path.parent.iterdir()] == ["plan.json"]
+    frame = plan.to_frame()
+    assert list(frame["source"]) == plan.order
+    assert list(frame["score"]) == sorted(plan.scores.values())
+    import matplotlib.pyplot as plt
+
+    assert plan.plot() is not None
+    plt.close("all")
+
+
+def test_preferences_and_text() -> None:
+    pairs = {
+        name: [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": " it is"}
+               for r in data]
+        for name, data in SOURCES.items()
+    }  # fmt: skip
+    dpo = plan_of(sources=pairs, target=pairs["good"], objective="dpo")
+    assert dpo.objective == "dpo"
+    assert dpo.targets["target"]["loss"] == pytest.approx(0.6931, abs=1e-4)  # policy = reference
+    texts = {name: [{"text": r["prompt"] + r["completion"]} for r in data]
+             for name, data in SOURCES.items()}  # fmt: skip
+    assert plan_of(sources=texts, target=texts["mat"], objective="lm").objective == "lm"
+
+
+# --- the proof -----------------------------------------------------------------------------------
+
+
+def test_verification_trains_the_orders_it_names(plan, verified) -> None:
+    m = plan.material
+    assert set(verified.verification["steps"]) == {"1", "3"}
+    for steps, run in verified.verification["steps"].items():
+        assert run["orders"][0] == plan.order
+        assert run["orders"][1] == plan.order[::-1]
+        assert run["labels"][:2] == ["plan", "reverse"]
+        assert sorted(map(tuple, run["orders"])) == sorted(itertools.permutations(SOURCES))
+        losses = lt.run_schedules(
+            m.sources, m.targets["target"], m.theta, run["orders"], LR, int(steps)
+        )
+        assert run["measured"] == losses.tolist()
+        assert run["rank"] == 1 + sum(x < losses[0] for x in losses[1:].tolist())
+        assert run["n"] == 6
+        assert run["predicted"][0] == 0
+        assert run["floor"] < 1e-12
+
+
+def test_prediction_of_whole_orders_agrees_with_training_at_one_small_step() -> None:
+    made = plan_of(lr=1e-4)
+    run = lt.verify_plan(made, 6, steps=[1]).verification["steps"]["1"]
+    measured = torch.tensor(run["measured"]) - run["measured"][0]
+    predicted = torch.tensor(run["predicted"])
+    assert float((measured - predicted).abs().max()) < 0.1 * float(measured.abs().max())
+
+
+def test_solo_gain_is_added_in_both_directions(plan, verified) -> None:
+    assert not any("solo gain" in name for name in plan.baselines)
+    for direction in ("small", "large"):
+        assert f"solo gain, {direction} first" in verified.baselines
+    small = verified.baselines["solo gain, small first"]
+    m = plan.material
+    target = m.targets["target"]
+    alone = lt.run_schedules(m.sources, target, m.theta, [[n] for n in plan.names], LR)
+    gains = dict(zip(plan.names, (float(target.loss(m.theta)) - alone).tolist(), strict=True))
+    assert small["scores"] == pytest.approx(gains)
+    assert small["order"] == sorted(gains, key=gains.__getitem__)
+
+
+def test_verified_orders_obey_constraints() -> None:
+    made = plan_of(constraints=["Paris before good"])
+    run = lt.verify_plan(made, 6, steps=[1]).verification["steps"]["1"]
+    obeying = [
+        label
+        for order, label in zip(run["orders"], run["labels"], strict=True)
+        if order.index("Paris") < order.index("good")
+    ]
+    assert len(obeying) == 3  # of six
+    assert [label for label in run["labels"] if label not in obeying] == ["reverse"]
+
+
+def test_verification_resumes_with_the_same_numbers(plan, verified, tmp_path) -> None:
+    first = lt.verify_plan(plan, 4, steps=[1, 3], folder=tmp_path)
+    files = sorted(tmp_path.glob("orders-*.jsonl"))
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+    again = lt.verify_plan(plan, 4, steps=[1, 3], folder=tmp_path)
+    assert again.verification == first.verification
+    with metered() as cost:
+        lt.verify_plan(plan, 4, steps=[1, 3], folder=tmp_path)
+    assert cost.gradients == 0
+
+
+def test_another_reference_is_another_run(tmp_path) -> None:
+    """Kept results of one DPO reference must not be taken for those of another."""
+    pairs = {
+        name: [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": " it is"}
+               for r in data]
+        for name, data in SOURCES.items()
+    }  # fmt: skip
+    found = []
+    for seed in (7, 8):
+        made = plan_of(
+            sources=pairs, target=pairs["good"], objective="dpo",
+            reference=tiny.model(seed=seed).double(),
+        )  # fmt: skip
+        run = lt.verify_plan(made, 2, steps=[1], folder=tmp_path).verification["steps"]["1"]
+        found.append(run["measured"])
+    assert found[0] != found[1]
+
+
+def test_a_saved_plan_cannot_be_verified(plan) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(lt.InputError, match="made by plan_order in this process"):
+        lt.verify_plan(replace(plan, material=None), 4)
+    with pytest.raises(lt.InputError, match="at least 2 orders, found 0"):
+        lt.verify_plan(plan, 0)
+
+
+def test_signs_beat_chance_over_many_random_models() -> None:
+    """Predicted against trained signs at the rule's step size: far more right than wrong."""
+    right = total = 0
+    for seed in range(6):
+        made = plan_of(tiny.model(seed=seed).double(), lr=None, chunks=1, forgetting=False)
+        m = made.material
+        for a, b in itertools.combinations(made.names, 2):
+            i, j = made.names.index(a), made.names.index(b)
+            effect = lt.measure_order_effect(
+                m.sources[a], m.sources[b], m.targets["target"], m.theta, made.lr
+            )
+            right += (effect < 0) == (made.matrix[i][j] < 0)
+            total += 1
+    low, _ = wilson_interval(right, total)
+    assert low > 0.5, (right, total)
