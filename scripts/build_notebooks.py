@@ -63,7 +63,7 @@ def tidy(notebook: Any) -> None:
     """Drop what changes from run to run and what needs a kernel to be seen."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         for output in cell.get("outputs", []):
             if "data" in output:
                 output.data.pop(WIDGET, None)

@@ -24,6 +24,8 @@ _OFFERED = {
     "bet": ("lietoolkit.course.ledger", "bet"),
     "reveal": ("lietoolkit.course.ledger", "reveal"),
     "finish": ("lietoolkit.course.ledger", "finish"),
+    "summary": ("lietoolkit.course.ledger", "summary"),
+    "contents": ("lietoolkit.course.overview", "contents"),
     "check": ("lietoolkit.course.exercises", "check"),
     "hint": ("lietoolkit.course.exercises", "hint"),
     "solution": ("lietoolkit.course.exercises", "solution"),
