@@ -89,7 +89,7 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
     space, sources, targets = build("float32")
     theta = space.vector()
     if "lambda_max" not in entry:
-        rule = step_size(sources, theta)
+        rule = step_size(sources, theta, progress=True)
         entry["lambda_max"] = rule.lambda_max
         entry["lr"] = args.eta_lambda / max(rule.lambda_max.values())
         save(path, result)
@@ -100,7 +100,7 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
         if key in entry["predicted"]:
             continue
         start = time.perf_counter()
-        t = lt.tournament(sources, targets[aim], theta, lr, 1, method)
+        t = lt.tournament(sources, targets[aim], theta, lr, 1, method, progress=True)
         entry["predicted"][key] = {
             "matrix": t.matrix.tolist(),
             "gradients": t.gradients,
