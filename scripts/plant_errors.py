@@ -65,9 +65,12 @@ MISTAKES = (
     Mistake("HVP of the wrong source in the whole order", "order/schedule_bracket.py",
             "hv = sources[name]", "hv = sources[order[0]]", "test_order"),
     Mistake("gradient taken at the wrong point", MODEL,
-            "with torch.enable_grad(), self.space.at(theta) as parameters:\n            for",
-            "with torch.enable_grad(), self.space.at(self.space.vector()) as parameters:\n"
+            "with torch.enable_grad(), self._at(theta) as parameters:\n            for",
+            "with torch.enable_grad(), self._at(self.space.vector()) as parameters:\n"
             "            for", "test_geometry"),
+    Mistake("truth in float32 although float64 was asked for", MODEL,
+            "StayDouble() if self.space.dtype == torch.float64 else nullcontext()",
+            "nullcontext()", "test_planning"),
     Mistake("one-sided difference with the step of two sides", "geometry/objective.py",
             "torch.addcmul(theta, v, -eps)", "theta", "test_geometry"),
     Mistake("reference model that moves", LOSSES,
@@ -85,7 +88,7 @@ MISTAKES = (
     Mistake("parts of a batch weighted alike", MODEL,
             "parts += [(self.kind.weight(p) / total / len(chosen), p) for p in pieces]",
             "parts += [(1 / len(pieces) / len(chosen), p) for p in pieces]",
-            "test_geometry"),
+            "test_planning"),
     Mistake("mask off by one", BATCHES, "[i >= start for i", "[i > start for i", "test_batches"),
     Mistake("prompt trained too", BATCHES,
             "[i >= start for i", "[i >= 0 for i", "test_batches"),

@@ -77,6 +77,17 @@ def test_matrix_is_the_effect_of_the_order_to_leading_order(plan) -> None:
         assert fine == pytest.approx(coarse / 2, rel=0.2)
 
 
+def test_float64_is_float64_all_through() -> None:
+    """The smallest steps are felt: models cast parts of themselves to float32 by habit."""
+    space = lt.ParameterSpace(tiny.model(seed=2).double())
+    batch = {"input_ids": torch.arange(20, 60).view(4, 10)}
+    objective = lt.ModelObjective(space.model, [batch], "lm", space=space)
+    theta, step = space.vector(), 1e-9
+    g = objective.gradient(theta)
+    slope = (objective.loss(theta + step * g) - objective.loss(theta - step * g)) / (2 * step)
+    assert float(slope) == pytest.approx(float(space.dot(g, g)), rel=1e-5)
+
+
 def test_order_is_that_of_the_row_sums(plan) -> None:
     assert sorted(plan.order) == sorted(plan.names) == sorted(SOURCES)
     assert list(plan.names) == list(SOURCES)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lietoolkit.geometry.cost import record
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.tasks.losses import Loss, add_reference_logps, loss_function
+from lietoolkit.tasks.precision import StayDouble
 
 log = logging.getLogger("lietoolkit")
 
@@ -72,7 +74,7 @@ class ModelObjective(Objective):
         # A reference that is not this model at theta tells results apart, see fingerprint().
         self._other_reference = reference is not None or "ref_chosen_logps" in own[0]
         if self.kind.name == "dpo":
-            with self.space.at(self.space.vector()):
+            with self._at(self.space.vector()):
                 own = add_reference_logps(model if reference is None else reference, own)
         self._batches = own
         self._units: float | None = None
@@ -133,15 +135,22 @@ class ModelObjective(Objective):
             parts += [(self.kind.weight(p) / total / len(chosen), p) for p in pieces]
         return parts
 
+    @contextmanager
+    def _at(self, theta: Tensor) -> Iterator[list[Tensor]]:
+        """The model at theta, computing in the space's precision throughout."""
+        precise = StayDouble() if self.space.dtype == torch.float64 else nullcontext()
+        with self.space.at(theta) as parameters, precise:
+            yield parameters
+
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
-        with self.space.at(theta):
+        with self._at(theta):
             losses = [w * self.kind.loss(self.model, b).double() for w, b in self._parts(batch)]
         return torch.stack(losses).sum()
 
     def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
         # Gradients accumulate straight into views of one flat vector: no second copy.
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
-        with torch.enable_grad(), self.space.at(theta) as parameters:
+        with torch.enable_grad(), self._at(theta) as parameters:
             for parameter, view in zip(parameters, self.space.unflatten(g), strict=True):
                 parameter.grad = view
             for weight, part in self._parts(batch):
@@ -154,7 +163,7 @@ class ModelObjective(Objective):
         direction = self.space.unflatten(v.to(self.space.dtype))
         # Fused attention has no second derivative; the plain kernel has.
         kernel = sdpa_kernel(SDPBackend.MATH)
-        with torch.enable_grad(), self.space.at(theta) as parameters, kernel:
+        with torch.enable_grad(), self._at(theta) as parameters, kernel:
             for weight, part in self._parts(batch):
                 loss = weight * self.kind.loss(self.model, part)
                 first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
