@@ -38,7 +38,7 @@ def padded_rows(seed: int = 6, lengths: tuple[int, ...] = (7, 4, 6)) -> tuple[Te
 
 def token_grid(ax: Any, ids: Tensor, counted: Tensor, attended: Tensor) -> None:
     """Tokens as a grid: counted ones dark, others light, padding as a dot."""
-    ax.imshow(counted.double(), cmap="Blues", vmin=0, vmax=1.6, aspect="auto")
+    ax.imshow(counted.double().numpy(), cmap="Blues", vmin=0, vmax=1.6, aspect="auto")
     for row, column in torch.cartesian_prod(*map(torch.arange, ids.shape)).tolist():
         on = bool(counted[row, column])
         text = str(int(ids[row, column])) if on or attended[row, column] else "·"
