@@ -81,8 +81,6 @@ def load_model(
         check_causal(folder, config)
         model = _read_model(folder, precision, trust_remote_code)
         tokenizer = _read_tokenizer(folder, trust_remote_code, model, notes)
-    if precision == torch.float64:
-        _keep_norms_wide(model)
     model.eval()
     model.requires_grad_(True)
     model.config.use_cache = False
@@ -279,22 +277,6 @@ def _read_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> An
             f"for, {missing[0]} first. They would be random: use a complete model."
         )
     return model
-
-
-def _keep_norms_wide(model: torch.nn.Module) -> None:
-    """Let RMSNorm layers compute in float64, too.
-
-    transformers' layers go through float32 whatever the model's type, so a float64 model's loss
-    would carry float32's rounding.
-    """
-
-    def forward(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
-        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + layer.variance_epsilon)
-        return layer.weight * (hidden * scale)
-
-    for layer in model.modules():
-        if type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "variance_epsilon"):
-            layer.forward = partial(forward, layer)
 
 
 def _read_tokenizer(
