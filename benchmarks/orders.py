@@ -1,0 +1,138 @@
+"""Where the planned order stands among all orders of a few sources, trained for real.
+
+    python benchmarks/orders.py --model course --sources 4 --targets 8 --draws 3
+    python benchmarks/orders.py --model smollm2-135m --data FOLDER --sources 4 --targets 6
+
+The plan of each target is the tournament's; the truth of all targets comes from one run of all
+orders. Beside it stand the baselines, in both directions. Resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import environment, objectives_of, rows_of, save
+
+import lietoolkit as lt
+from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.tasks.models import load_model
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    out = Path(args.out) / f"{args.model}-{args.objective}-k{args.steps}"
+    path = out.with_suffix(".json")
+    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
+    result["settings"], result["environment"] = vars(args), environment()
+    for draw in range(args.draws):
+        if str(draw) not in result["draws"]:
+            result["draws"][str(draw)] = run_draw(args, draw, out)
+            save(path, result)
+    table(result)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="course")
+    parser.add_argument("--objective", default="sft", choices=["lm", "sft", "dpo"])
+    parser.add_argument("--data", help="folder of JSONL files; default: generated families")
+    parser.add_argument("--sources", type=int, default=4)
+    parser.add_argument("--targets", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--dtype", default="float64", choices=["float64", "float32"])
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", default="out/orders")
+    return parser.parse_args()
+
+
+def run_draw(args: argparse.Namespace, draw: int, out: Path) -> dict:
+    seed = args.seed + draw
+    model, tokenizer = load_model(args.model, dtype=args.dtype)
+    space = lt.ParameterSpace(model)
+    theta = space.vector()
+    train = rows_of(args.objective, args.data, "train", seed, 4 * args.rows)
+    held = rows_of(args.objective, args.data, "eval", seed, 4 * args.rows)
+    pick = random.Random(seed)
+    names = sorted(pick.sample(sorted(train), args.sources))
+    aims = sorted(pick.sample(sorted(held), args.targets))
+    sizes = (args.rows, 1, seed, args.max_length)
+    sources = objectives_of(space, tokenizer, args.objective, train, names, *sizes)
+    targets = objectives_of(space, tokenizer, args.objective, held, aims, *sizes)
+    rule = lt.step_size(sources, theta, progress=True)
+    every = [list(order) for order in itertools.permutations(names)]
+    run = {"folder": f"{out}-{draw}", "progress": True}
+    solo = lt.run_schedules(
+        sources, targets, theta, [[n] for n in names], rule.lr, args.steps, **run
+    )
+    losses = lt.run_schedules(sources, targets, theta, every, rule.lr, args.steps, **run)
+    plans = {}
+    for m, (aim, target) in enumerate(targets.items()):
+        t = lt.tournament(sources, target, theta, rule.lr, args.steps, progress=True)
+        # Minus the final loss ranks like the gain.
+        gains = dict(zip(names, (-solo[:, m]).tolist(), strict=True))
+        baselines = baseline_orders({**t.gradients, "solo gain": gains})
+        plans[aim] = {"tournament, Borda": t.order, "tournament, exact": t.best_order("exact")}
+        plans[aim] |= {name: baseline["order"] for name, baseline in baselines.items()}
+    return {
+        "lr": rule.lr,
+        "lambda_max": rule.lambda_max,
+        "sources": names,
+        "targets": aims,
+        "orders": every,
+        "losses": losses.tolist(),
+        "plans": plans,
+    }
+
+
+def standings(result: dict) -> dict[str, dict[str, list[float]]]:
+    """Percentile and gap share of every planner, one number per draw and target.
+
+    100 is the best of all orders. The gap share is (median - chosen) / (median - best).
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for draw in result["draws"].values():
+        losses = np.array(draw["losses"])
+        places = {tuple(order): i for i, order in enumerate(draw["orders"])}
+        for m, aim in enumerate(draw["targets"]):
+            column = losses[:, m]
+            for planner, order in draw["plans"][aim].items():
+                chosen = column[places[tuple(order)]]
+                worse = (column > chosen).sum() + 0.5 * ((column == chosen).sum() - 1)
+                row = found.setdefault(planner, {"percentile": [], "gap share": [], "rank": []})
+                row["percentile"].append(float(100 * worse / (len(column) - 1)))
+                gap = np.median(column) - column.min()
+                row["gap share"].append(float((np.median(column) - chosen) / gap))
+                row["rank"].append(1 + int((column < chosen).sum()))
+    return found
+
+
+def table(result: dict) -> None:
+    rng = np.random.default_rng(0)
+    print(f"{'planner':34}{'percentile':>11}{'95 % interval':>17}{'gap share':>11}  ranks")
+    for planner, row in standings(result).items():
+        values = np.array(row["percentile"])
+        means = rng.choice(values, (2000, len(values))).mean(1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        print(
+            f"{planner:34}{values.mean():>11.1f}{f'{low:.1f} to {high:.1f}':>17}"
+            f"{np.mean(row['gap share']):>11.2f}  {row['rank']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
