@@ -1,0 +1,171 @@
+"""A real browser opens JupyterLab, runs notebooks, and moves every control from the keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "out" / "browser"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+NOTEBOOKS = ["01_flows_and_brackets", "05_tournaments"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no browser: apt install chromium, or set CHROMIUM to its path"
+    ),
+]
+
+# Press a key on a handle and wait until the picture has changed and is loaded; milliseconds.
+PRESS = """([handle, image, key]) => new Promise((resolve) => {
+  const began = performance.now();
+  const before = image.src;
+  const done = () => {
+    if (image.src === before) return;
+    image.removeEventListener("load", done);
+    requestAnimationFrame(() => resolve(performance.now() - began));
+  };
+  image.addEventListener("load", done);
+  setTimeout(() => resolve(null), 8000);
+  handle.focus();
+  handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+})"""
+
+
+def settings(folder: Path, theme: str) -> None:
+    """JupyterLab's settings: theme, all cells rendered, no questions asked."""
+    for plugin, values in {
+        "apputils-extension/themes": {"theme": theme},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }.items():
+        path = folder / f"lab/user-settings/@jupyterlab/{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="module", params=["JupyterLab Light", "JupyterLab Dark"])
+def lab(request, tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """A running JupyterLab: its address, and the name of the theme."""
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    for name in NOTEBOOKS:
+        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder)
+    settings(folder / "config", request.param)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "LIETOOLKIT_HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--allow-root",
+         "--ServerApp.token=", "--ServerApp.password=", f"--ServerApp.root_dir={folder}"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"{address}/api", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield address, request.param
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        opened = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_control_moves_its_figure(lab, browser, name: str) -> None:
+    address, theme = lab
+    page = browser.new_page(viewport={"width": 1300, "height": 1100})
+    page.set_default_timeout(120_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.goto(f"{address}/lab/tree/{name}.ipynb")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.click("text=Run >> nth=0")
+    page.click("text=Run All Cells >> nth=0")
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
+    page.wait_for_function(
+        r"""() => {
+          const all = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+          return all.length > 5 && all.every((p) => /\[\d+\]/.test(p.textContent))
+            && document.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]');
+        }"""
+    )
+    assert prompts.count() > 5
+    assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
+    figures = page.locator(".jp-OutputArea-output:has(img.lietoolkit-canvas)")
+    assert figures.count() >= 2
+    OUT.mkdir(parents=True, exist_ok=True)
+    waits: list[float] = []
+    for n in range(figures.count()):
+        figure = figures.nth(n)
+        figure.scroll_into_view_if_needed()
+        image = figure.locator("img.lietoolkit-canvas")
+        assert len(image.get_attribute("alt")) > 40
+        assert image.evaluate("image => image.complete && image.naturalWidth > 300")
+        waits += move_all(page, figure, image)
+        assert figure.locator('[role="alert"]').count() == 0
+        figure.screenshot(path=OUT / f"{name}-{n}-{theme.split()[-1].lower()}.png")
+    assert errors == []
+    ordered = sorted(waits)
+    record = {
+        "median_ms": round(statistics.median(waits)),
+        "p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))]),
+        "moves": len(waits),
+    }
+    (OUT / f"{name}-{theme.split()[-1].lower()}.json").write_text(json.dumps(record) + "\n")
+    page.close()
+
+
+def move_all(page, figure, image) -> list[float]:
+    """Move every slider from the keyboard and every list by choice; how long each took, in ms."""
+    waits = []
+    picture = image.element_handle()
+    lists = figure.locator("select")
+    for n in range(lists.count()):
+        before = image.get_attribute("src")
+        options = lists.nth(n).locator("option").all_text_contents()
+        lists.nth(n).select_option(options[-1])
+        page.wait_for_function("([image, old]) => image.src !== old", arg=[picture, before])
+    handles = figure.locator(".noUi-handle")
+    for n in range(handles.count()):
+        handle = handles.nth(n).element_handle()
+        moved = []
+        for key in ("ArrowLeft", "ArrowLeft", "ArrowRight", "ArrowLeft"):
+            moved.append(page.evaluate(PRESS, [handle, picture, key]))
+        assert any(wait is not None for wait in moved), "a slider does nothing"
+        waits += [wait for wait in moved if wait is not None]
+    return waits
