@@ -63,7 +63,7 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(
                 f"parameter {name!r}: there is no such parameter. The parameters are: {listed}"
             )
-    found = {}
+    found: dict[str, Any] = {}
     for name, (kind, default, _) in PARAMETERS.items():
         value = given.get(name, default)
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -168,15 +168,15 @@ def explore_cycle(ab: float = -0.6, bc: float = -0.6, ca: float = -0.6) -> LiveF
             bar.set_data([0, value], [row, row])
         winners = np.flatnonzero(values < values.min() + 1e-9)
         best.set_data(values[winners], winners)
-        row = orders.index("".join("ABC"[i] for i in borda_order(matrix)))
-        borda.set_data([values[row]], [row])
+        borda_row = orders.index("".join("ABC"[i] for i in borda_order(matrix)))
+        borda.set_data([values[borda_row]], [borda_row])
         signs = np.sign([ab, bc, ca])
         cycle = abs(signs.sum()) == 3
         verdict.set_text("a cycle: no order pleases all three" if cycle else "no cycle")
         return (
             f"Effects A before B {ab:+.1f}, B before C {bc:+.1f}, C before A {ca:+.1f}: "
             f"{'a cycle' if cycle else 'no cycle'}. Best: "
-            f"{', '.join(orders[i] for i in winners)}; Borda: {orders[row]}."
+            f"{', '.join(orders[i] for i in winners)}; Borda: {orders[borda_row]}."
         )
 
     return LiveFigure(figure, update, controls, [*lines, *heads, verdict, *bars, best, borda])
