@@ -28,8 +28,8 @@ app.add_typer(course_app, name="course")
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # What is planned when no data are given: families that differ in skill.
 EXAMPLE_SOURCES = {
-    "sft": ("reverse", "addition", "plural", "json", "sort"),
-    "dpo": ("right_sum", "right_case", "polite", "valid_json"),
+    "sft": ("addition", "sort", "copy", "past_tense"),
+    "dpo": ("right_sum", "right_case", "right_order", "in_french"),
     "lm": ("python", "cpp", "manual", "json"),
 }
 
@@ -237,14 +237,14 @@ def _families(objective: str, split: str, seed: int) -> dict[str, list]:
 def ranking(made: OrderPlan) -> str:
     """The plan in a few lines of text."""
     lines = ["", f"Train in this order ({made.model}, {made.objective}, lr {made.lr:.3g}):"]
-    survival = {row["first"]: row for row in made.confidence}
+    pairs = {row["first"]: row for row in made.confidence}
     width = max(len(name) for name in made.order)
     for place, name in enumerate(made.order, 1):
-        row = survival.get(name)
-        note = ""
+        row = pairs.get(name)
+        note = f"   before the next one: {row['effect']:+.2g}" if row else ""
         if row and row["survival"] is not None:
-            note = f"   before the next one in {row['survival']:.0%} of resamples"
-        lines.append(f"  {place}. {name:{width}}   score {made.scores[name]:+.3g}{note}")
+            note += f", the same sign in {row['survival']:.0%} of resamples"
+        lines.append(f"  {place}. {name:{width}}{note}".rstrip())
     for name, target in made.targets.items():
         lines.append(
             f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"

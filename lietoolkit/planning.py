@@ -23,6 +23,7 @@ from lietoolkit.geometry.objective import HVP_METHODS, Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.linear_ordering import EXACT_LIMIT
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.schedule_bracket import order_against_reverse
 from lietoolkit.order.stepsize import StepSize, step_size
@@ -39,6 +40,7 @@ OBJECTIVES = ("lm", "sft", "dpo")
 PLANNERS = ("auto", "tournament")
 # Without a curvature rule for adaptive optimizers, what practitioners start from.
 DEFAULT_ADAMW_LR = 1e-4
+SMALL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def plan_order(
     forgetting: bool = True,
     geometry: bool = True,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     seed: int = 0,
     trust_remote_code: bool = False,
     progress: bool = False,
@@ -196,7 +198,9 @@ def plan_order(
         chunks, resamples: of the bootstrap behind ``confidence``; chunks=1: none.
         forgetting: predict what the order does to each source's own loss.
         geometry: evaluate the target on the plane of the strongest pair's gradients.
-        device, dtype: where and in what to compute (float32 or float64).
+        device: "auto", "cpu" or "cuda".
+        dtype: "float32", "float64", or "auto": float64 for a named model of at most 10 million
+            parameters on the CPU, where it costs little and no effect drowns in rounding.
         seed: of the rows drawn and the bootstrap.
         trust_remote_code: allow a model to bring its own code.
         progress: show progress bars.
@@ -238,7 +242,8 @@ def plan_order(
                 weights=weights, constraints=constraints, hvp=hvp, chunks=chunks, seed=seed,
                 progress=progress,
             )  # fmt: skip
-            order = t.order
+            # The best order of the predicted effects, not its Borda approximation: it costs nothing.
+            order = t.best_order("exact" if len(made) <= EXACT_LIMIT else "search")
             forget = (
                 order_against_reverse(made, order, theta, rule.lr, steps, hvp, progress)
                 if forgetting
@@ -354,8 +359,14 @@ def _model(
     from lietoolkit.tasks.models import load_model
 
     loaded, own_tokenizer = load_model(
-        model, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+        model,
+        device=device,
+        dtype="float32" if dtype == "auto" else dtype,
+        trust_remote_code=trust_remote_code,
     )
+    small = sum(p.numel() for p in loaded.parameters()) <= SMALL
+    if dtype == "auto" and small and next(loaded.parameters()).device.type == "cpu":
+        loaded = loaded.double()
     notes += getattr(loaded, "lietoolkit_notes", [])
     return loaded, tokenizer or own_tokenizer, str(model)
 
