@@ -242,7 +242,7 @@ def plan_order(
                 weights=weights, constraints=constraints, hvp=hvp, chunks=chunks, seed=seed,
                 progress=progress,
             )  # fmt: skip
-            # The best order of the predicted effects, not its Borda approximation: it costs nothing.
+            # The best order of all predicted effects costs no more than its Borda approximation.
             order = t.best_order("exact" if len(made) <= EXACT_LIMIT else "search")
             forget = (
                 order_against_reverse(made, order, theta, rule.lr, steps, hvp, progress)

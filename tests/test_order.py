@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lietoolkit as lt
+from lietoolkit.geometry.storage import Stored, stored_gram
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, order_value, search_order
 from lietoolkit.order.schedule_bracket import order_against_reverse
-from lietoolkit.order.tournament import Stored, stored_gram
 
 SEEDS = st.integers(0, 10_000)
 

@@ -147,10 +147,13 @@ class Objective:
         # All on the device: no number is read back to choose the step.
         move = self._move(theta) if move is None else move
         eps = (move / self.space.norm(v).clamp(min=1e-30)).to(theta.dtype)
-        ahead = self._gradient(torch.addcmul(theta, v, eps), batch)
-        behind = self._gradient(torch.addcmul(theta, v, -eps), batch)
-        mean = torch.add(ahead, behind).mul_(0.5)
-        return mean, ahead.sub_(behind).div_(2 * eps)
+        # In place from here on: for a large model every vector counts.
+        point = torch.addcmul(theta, v, eps)
+        ahead = self._gradient(point, batch)
+        behind = self._gradient(torch.addcmul(theta, v, -eps, out=point), batch)
+        difference = ahead.sub_(behind)
+        mean = behind.add_(difference, alpha=0.5)
+        return mean, difference.div_(2 * eps)
 
     def _finite(self, value: Tensor, what: str) -> Tensor:
         if not bool(torch.isfinite(value).all()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lietoolkit.geometry.space import BLOCK
+
 
 class Sketch:
     r"""Signed bucket sums of a [P] vector: :math:`S u \in R^W` with :math:`E\langle Su, Sv\rangle =
@@ -35,8 +37,11 @@ class Sketch:
 
     def __call__(self, u: Tensor) -> Tensor:
         """The sketch of u [P], shape [W], float64."""
-        full = self.size - self.size % self.width
-        signed = u * self.signs
-        out = signed[:full].view(-1, self.width).sum(0, dtype=torch.float64)
-        out[: self.size - full] += signed[full:]
+        out = torch.zeros(self.width, dtype=torch.float64, device=u.device)
+        rows = max(1, BLOCK // self.width) * self.width
+        for start in range(0, self.size, rows):
+            signed = u[start : start + rows] * self.signs[start : start + rows]
+            full = signed.numel() - signed.numel() % self.width
+            out += signed[:full].view(-1, self.width).sum(0, dtype=torch.float64)
+            out[: signed.numel() - full] += signed[full:]
         return out

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
 
 
 def schedule_bracket(
@@ -17,7 +18,7 @@ def schedule_bracket(
     theta: Tensor,
     hvp: str = "auto",
     progress: bool = False,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Stored]]:
     r"""Displacement between an order and its reverse, per squared step size.
 
     .. math:: B_\pi = \sum_{i\ \mathrm{before}\ j} b_{ij}
@@ -35,7 +36,7 @@ def schedule_bracket(
         progress: show a progress bar.
 
     Returns:
-        B [P], and each source's gradient [P].
+        B [P], and each source's gradient, stored.
 
     Source: follows from the definitions in Sweeney 2026 by bilinearity.
 
@@ -45,15 +46,21 @@ def schedule_bracket(
     >>> schedule_bracket({"a": a, "b": b}, ["a", "b"], theta)[0].tolist()
     [-12.0, 2.0]
     """
-    gradients = {name: sources[name].gradient(theta) for name in order}
-    ahead = sum(gradients.values())
+    full = fits_in_full(theta, len(order))
+    everything = torch.zeros_like(theta)
+    gradients = {}
+    for name in order:
+        g = sources[name].gradient(theta, check=False)
+        everything += g
+        gradients[name] = Stored.of(g, full)
     behind = torch.zeros_like(theta)
     total = torch.zeros_like(theta)
     for name in tqdm(order, desc="forgetting", disable=not progress):
-        ahead = ahead - gradients[name]
-        hv = sources[name].gradient_and_hvp(theta, behind - ahead, hvp, check=False)[1]
-        total += hv
-        behind += gradients[name]
+        g = gradients[name].load()
+        # What lies before this source, less what lies after it.
+        v = torch.add(g, behind, alpha=2).sub_(everything)
+        total += sources[name].gradient_and_hvp(theta, v, hvp, check=False)[1]
+        behind += g
     return total, gradients
 
 
@@ -73,7 +80,7 @@ def order_against_reverse(
     Args as in ``schedule_bracket``; in loss units.
     """
     bracket, gradients = schedule_bracket(sources, order, theta, hvp, progress)
-    effects = next(iter(sources.values())).space.gram(list(gradients.values()), [bracket])[:, 0]
+    effects = stored_gram(list(gradients.values()), [Stored.of(bracket, True)])[:, 0]
     scaled = ((steps * lr) ** 2 * effects).tolist()
     by_name = dict(zip(gradients, scaled, strict=True))
     return {name: by_name[name] for name in sources}

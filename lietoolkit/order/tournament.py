@@ -13,7 +13,7 @@ from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import Cost, metered
 from lietoolkit.geometry.objective import NotFinite, Objective
 from lietoolkit.geometry.sketch import Sketch
-from lietoolkit.geometry.space import gram
+from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
 from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
@@ -22,8 +22,6 @@ from lietoolkit.training.schedules import check_run
 
 METHODS = ("local", "trotter")
 RANKINGS = {"borda": borda_order, "exact": exact_order, "search": search_order}
-# Above this, the vectors of all sources are kept in scaled float16 (changes scores by 3.5e-5).
-FULL_PRECISION_BYTES = 2e9
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,7 @@ def _vectors(
     progress: bool,
 ) -> tuple[list[Stored], dict[str, list[Stored]], Resampler | None]:
     """All g_i, all v_i of each target, and the material of the bootstrap."""
-    count = (1 + len(g_targets)) * len(sources)
-    full = count * theta.numel() * theta.element_size() <= FULL_PRECISION_BYTES
+    full = fits_in_full(theta, (1 + len(g_targets)) * len(sources))
     sketch = Sketch(theta.numel(), device=theta.device, seed=seed) if chunks > 1 else None
     all_g: list[Stored] = []
     all_v: dict[str, list[Stored]] = {name: [] for name in g_targets}
@@ -214,29 +211,6 @@ def _vectors(
         for name in v:
             all_v[name].append(Stored.of(v[name], full))
     return all_g, all_v, Resampler(parts) if sketch is not None else None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A vector as it is, or in float16 with its scale (for many long vectors)."""
-
-    data: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, u: Tensor, full: bool) -> Stored:
-        """Store u; ``full=False`` in float16."""
-        if full:
-            return cls(u, torch.ones((), dtype=torch.float64, device=u.device))
-        scale = u.abs().max().clamp(min=1e-30)
-        return cls((u / scale).half(), scale.double())
-
-
-def stored_gram(left: Sequence[Stored], right: Sequence[Stored]) -> Tensor:
-    """All inner products of stored vectors, [N, M] float64."""
-    scales = [torch.stack([u.scale for u in side]) for side in (left, right)]
-    products = gram([u.data for u in left], [u.data for u in right])
-    return scales[0][:, None] * products * scales[1][None, :]
 
 
 def _effects(sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[Stored]) -> Tensor:

@@ -58,7 +58,12 @@ def geometry_plane(
     ax = axes_or_new(ax)
     filled = ax.contourf(x, y, z, levels=14, cmap="Greys", vmax=z.max() + np.ptp(z))
     ax.contour(x, y, z, levels=filled.levels, colors="white", linewidths=0.4)
-    ax.figure.colorbar(filled, ax=ax, location="bottom", fraction=0.05, label="target's loss")
+    bar = ax.figure.colorbar(
+        filled, ax=ax, location="bottom", fraction=0.05, pad=0.15, label="target's loss"
+    )
+    # Neighbouring levels can differ in the last digits only: three labels never run together.
+    ax.locator_params(axis="x", nbins=4)
+    bar.set_ticks(filled.levels[[0, len(filled.levels) // 2, -1]])
     gap = float(np.hypot(*(ab[-1] - ba[-1])))
     # Beside the axes, where it can cover neither path.
     inset = ax.inset_axes((1.1, 0.25, 0.5, 0.5), facecolor="#DDDDDD")

@@ -110,7 +110,7 @@ def _this_python() -> type:
             return KernelSpec(
                 argv=[
                     *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
-                    "--log-level=ERROR",
+                    "--log-level=CRITICAL",
                 ],
                 display_name="Python 3",
                 language="python",
