@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import lietoolkit as lt
+from lietoolkit.environment import hardware, versions
 from lietoolkit.tasks.batches import make_batches
 from lietoolkit.tasks.domains import text_domains
 from lietoolkit.tasks.generated import preference_families, sft_families
@@ -21,18 +21,8 @@ GENERATED = {"sft": sft_families, "dpo": preference_families, "lm": text_domains
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for every result file."""
-    import transformers
-
-    return {
-        "lietoolkit": lt.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu_threads": torch.get_num_threads(),
-        "cpu_count": os.cpu_count(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-    }
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {**versions(), **hardware(device)}
 
 
 def rows_of(objective: str, data: str | None, split: str, seed: int, count: int) -> dict[str, list]:

@@ -6,20 +6,19 @@ import itertools
 import json
 import math
 import os
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
+from lietoolkit.environment import hardware, versions
 from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.geometry.cost import metered
-from lietoolkit.geometry.objective import HVP_METHODS, Objective
+from lietoolkit.geometry.objective import HVP_METHODS, Objective, WeightedSum
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
@@ -28,7 +27,7 @@ from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.schedule_bracket import order_against_reverse
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
-from lietoolkit.tasks.objective import ModelObjective
+from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
 from lietoolkit.training.schedules import check_run
 
@@ -40,7 +39,6 @@ OBJECTIVES = ("lm", "sft", "dpo")
 PLANNERS = ("auto", "tournament")
 # Without a curvature rule for adaptive optimizers, what practitioners start from.
 DEFAULT_ADAMW_LR = 1e-4
-SMALL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -217,10 +215,12 @@ def plan_order(
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
     weights = _weights(weights, targets)
     notes: list[str] = []
-    network, tokenizer, label = _model(model, tokenizer, device, dtype, trust_remote_code, notes)
-    with memory_errors(), _differentiable_attention(network, notes):
+    network, tokenizer, label = resolve_model(
+        model, tokenizer, device, dtype, trust_remote_code, notes
+    )
+    with memory_errors(), differentiable_attention(network, notes):
         space = ParameterSpace(network, parameters)
-        build = _Builder(
+        build = Builder(
             space,
             tokenizer,
             objective,
@@ -233,7 +233,7 @@ def plan_order(
         )
         made = {name: build(data, name) for name, data in sources.items()}
         aims = {name: build(data, name) for name, data in targets.items()}
-        notes += _overlaps(made, aims) + build.notes
+        notes += overlaps(made, aims) + build.notes
         theta = space.vector()
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
@@ -292,8 +292,8 @@ def plan_order(
         notes=notes,
         cost={**cost.to_dict(), "training_runs": cost.total / (len(made) * steps)},
         seconds=time.perf_counter() - start,
-        versions=_versions(),
-        hardware=_hardware(space.device),
+        versions=versions(),
+        hardware=hardware(space.device),
         material=Material(made, aims, theta, optimizer),
     )
 
@@ -342,95 +342,6 @@ def _weights(weights: Mapping[str, float] | None, targets: Mapping[str, Any]) ->
     return found
 
 
-def _model(
-    model: str | nn.Module,
-    tokenizer: Any,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
-    notes: list[str],
-) -> tuple[nn.Module, Any, str]:
-    if isinstance(model, nn.Module):
-        floats = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
-        if floats:
-            notes.append("the model is in half precision; everything was computed in float32")
-        config = getattr(model, "config", None)
-        return model, tokenizer, getattr(config, "name_or_path", "") or type(model).__name__
-    from lietoolkit.tasks.models import load_model
-
-    loaded, own_tokenizer = load_model(
-        model,
-        device=device,
-        dtype="float32" if dtype == "auto" else dtype,
-        trust_remote_code=trust_remote_code,
-    )
-    small = sum(p.numel() for p in loaded.parameters()) <= SMALL
-    if dtype == "auto" and small and next(loaded.parameters()).device.type == "cpu":
-        loaded = loaded.double()
-    notes += getattr(loaded, "lietoolkit_notes", [])
-    return loaded, tokenizer or own_tokenizer, str(model)
-
-
-class _Builder:
-    """Data of any kind in, objectives out; keeps what is to be said about each."""
-
-    def __init__(
-        self, space: ParameterSpace, tokenizer: Any, objective: str, batch_size: int, batches: int,
-        max_length: int | None, microbatch: int | None, reference: nn.Module | None, seed: int,
-    ):  # fmt: skip
-        self.space, self.tokenizer, self.objective = space, tokenizer, objective
-        self.batch_size, self.batches, self.max_length = batch_size, batches, max_length
-        self.microbatch, self.reference, self.seed = microbatch, reference, seed
-        self.reports: dict[str, dict[str, Any]] = {}
-        self.notes: list[str] = []
-
-    def __call__(self, data: Any, name: str) -> Objective:
-        if isinstance(data, Objective):
-            return data
-        ready = isinstance(data, list) and bool(data) and isinstance(data[0], Mapping)
-        if ready and "input_ids" in data[0]:
-            return self._objective(data, name)
-        if self.tokenizer is None:
-            raise InputError(
-                "tokenizer: expected the model's tokenizer, found None; give it, or give batches"
-            )
-        from lietoolkit.tasks.batches import make_batches
-        from lietoolkit.tasks.sources import load_rows
-
-        made, report = make_batches(
-            load_rows(data, self.objective, name=name),
-            self.tokenizer,
-            self.objective,
-            batch_size=self.batch_size,
-            max_length=self.max_length,
-            name=name,
-            limit_batches=self.batches,
-            seed=self.seed,
-        )
-        self.reports.setdefault(name, report.to_dict())
-        self.notes += [f"{name}: {note}" for note in report.notes]
-        return self._objective(made, name)
-
-    def _objective(self, made: list[dict[str, Any]], name: str) -> ModelObjective:
-        return ModelObjective(
-            self.space.model, made, self.objective, space=self.space, name=name,
-            microbatch=self.microbatch, reference=self.reference,
-        )  # fmt: skip
-
-
-def _overlaps(sources: Mapping[str, Objective], targets: Mapping[str, Objective]) -> list[str]:
-    def content(objective: Objective) -> str:
-        return objective.fingerprint().rsplit(":", 1)[1]
-
-    return [
-        f"target {aim!r} is the same data as source {name!r}: allowed, but the plan then favours it"
-        for aim, target in targets.items()
-        for name, source in sources.items()
-        if target is source
-        or (isinstance(source, ModelObjective) and content(target) == content(source))
-    ]
-
-
 def _step_size(
     sources: Mapping[str, Objective],
     theta: Tensor,
@@ -456,22 +367,10 @@ def _plane(
     a, b = t.names[i], t.names[j]
     if t.matrix[i, j] > 0:
         a, b = b, a
-    target = _WeightedSum(targets, weights)
+    target = WeightedSum(targets, weights)
     return gradient_plane(
         (a, b), sources[a], sources[b], target, theta, t.lr, progress=progress
     ).to_dict()
-
-
-class _WeightedSum(Objective):
-    """The plan's target: the weighted sum of all targets, loss only."""
-
-    def __init__(self, targets: Mapping[str, Objective], weights: Mapping[str, float]):
-        super().__init__(
-            lambda theta: torch.stack(
-                [weights[n] * o.loss(theta) for n, o in targets.items()]
-            ).sum(),
-            "target",
-        )
 
 
 def _against_reverse(matrix: Tensor, names: Sequence[str], order: Sequence[str]) -> float:
@@ -499,37 +398,3 @@ def _confidence(
             }
         )
     return rows
-
-
-@contextmanager
-def _differentiable_attention(model: nn.Module, notes: list[str]) -> Iterator[None]:
-    """Replace attention kernels that only half precision or first derivatives know."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "_attn_implementation", None)
-    switch: Any = getattr(model, "set_attn_implementation", None)
-    if kind in (None, "sdpa", "eager") or switch is None:
-        yield
-        return
-    notes.append(f"attention {kind!r} has no second derivative in float32: 'sdpa' was used instead")
-    switch("sdpa")
-    try:
-        yield
-    finally:
-        switch(kind)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in ("lietoolkit", "torch", "transformers", "datasets"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"device": name, "cpu_threads": torch.get_num_threads(), "cpu_count": os.cpu_count()}

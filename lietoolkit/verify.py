@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lietoolkit.errors import InputError, memory_errors
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.objective import WeightedSum
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
@@ -67,7 +67,9 @@ def _verified(
     folder: str | Path | None,
     progress: bool,
 ) -> OrderPlan:
-    target = _Weighted(plan)
+    target = WeightedSum(
+        material.targets, {name: plan.targets[name]["weight"] for name in material.targets}
+    )
     gains = solo_gain(
         material.sources, target, material.theta, plan.lr, plan.steps,
         material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
@@ -86,23 +88,6 @@ def check_orders(orders: int, steps: Sequence[int] | None = None) -> None:
         raise InputError(f"verify: expected at least 2 orders, found {orders}")
     for k in steps or ():
         check_run(1.0, k)
-
-
-class _Weighted(Objective):
-    """The weighted sum of a plan's targets, as a loss to read at the end of training."""
-
-    def __init__(self, plan: OrderPlan):
-        assert plan.material is not None
-        self.parts = plan.material.targets
-        self.weights = {name: plan.targets[name]["weight"] for name in self.parts}
-        super().__init__(
-            lambda theta: sum(self.weights[n] * o.loss(theta) for n, o in self.parts.items()),
-            "target",
-        )
-
-    def fingerprint(self) -> str:
-        parts = (f"{self.weights[n]} {o.fingerprint()}" for n, o in self.parts.items())
-        return " + ".join(parts)
 
 
 def choose_orders(plan: OrderPlan, count: int) -> dict[tuple[str, ...], str]:

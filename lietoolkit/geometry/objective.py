@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -162,6 +162,41 @@ class Objective:
                 "check this source's data and the learning rate"
             )
         return value
+
+
+class WeightedSum(Objective):
+    """A weighted sum of objectives: what several targets are together.
+
+    >>> bowl = Objective(lambda x: x.square().sum())
+    >>> both = WeightedSum({"a": bowl, "b": bowl}, {"a": 1.0, "b": -0.5})
+    >>> both.loss(torch.tensor([2.0])).item()
+    2.0
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Objective], weights: Mapping[str, float], name: str = "target"
+    ):
+        self.parts = [(weights[key], part) for key, part in parts.items()]
+        self.name = name
+        self.space = next(iter(parts.values())).space
+
+    @property
+    def batches(self) -> int:
+        """All parts' batches together."""
+        return sum(part.batches for _, part in self.parts)
+
+    def fingerprint(self) -> str:
+        """The parts' fingerprints with their weights."""
+        return " + ".join(f"{weight} {part.fingerprint()}" for weight, part in self.parts)
+
+    def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
+        return torch.stack([w * part._loss(theta, None) for w, part in self.parts]).sum()
+
+    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+        total = torch.zeros_like(theta)
+        for weight, part in self.parts:
+            total.add_(part._gradient(theta, None), alpha=weight)
+        return total
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:
