@@ -100,3 +100,36 @@ ex.check("3.3", choose_eps)
 # %%
 ex.hint("3.3")
 # ex.solution("3.3")
+
+# %% [markdown]
+# ## 3.4 How stiff is the loss?
+# *Challenge · 25 minutes · 3 points*
+#
+# The largest eigenvalue λ of the Hessian limits the step size: order scores mean something while
+# ηλ stays well below 1. Find it from products alone, by power iteration.
+
+
+# %%
+def largest_curvature(hvp, start, products):
+    """The largest eigenvalue of a positive Hessian, by power iteration.
+
+    hvp: v [P] -> Hv [P]; start: any vector, [P]; products: how many may be spent
+    returns: number
+    """
+    ### BEGIN SOLUTION
+    v = start
+    for _ in range(products):
+        v = hvp(v / v.norm())
+    return v.norm()
+    ### END SOLUTION
+
+
+# %%
+ex.draw("3.4", largest_curvature)
+
+# %%
+ex.check("3.4", largest_curvature)
+
+# %%
+ex.hint("3.4")
+# ex.solution("3.4")

@@ -102,3 +102,35 @@ ex.check("6.3", domain_order)
 # %%
 ex.hint("6.3")
 # ex.solution("6.3")
+
+# %% [markdown]
+# ## 6.4 Parts that add up
+# *Exercise · 15 minutes · 2 points*
+#
+# A batch that does not fit is read in parts. Combine the parts so that the loss is that of the
+# whole batch. Use your function of 6.2 on each part.
+
+
+# %%
+def batch_loss(logits_parts, labels_parts):
+    """The whole batch's next-token loss, from its parts.
+
+    logits_parts: list of [B_i, T, V]; labels_parts: list of [B_i, T] with -100
+    returns: number
+    """
+    ### BEGIN SOLUTION
+    total, count = 0.0, 0
+    for logits, labels in zip(logits_parts, labels_parts, strict=True):
+        n = (labels[:, 1:] != -100).sum()
+        total += n * next_token_loss(logits, labels)
+        count += n
+    return total / count
+    ### END SOLUTION
+
+
+# %%
+ex.check("6.4", batch_loss)
+
+# %%
+ex.hint("6.4")
+# ex.solution("6.4")

@@ -18,6 +18,7 @@ from lietoolkit.course.checks_core import (
     random_vectors,
 )
 from lietoolkit.geometry.objective import Objective
+from lietoolkit.order.stepsize import lambda_max
 
 Map = Callable[[Tensor], Tensor]
 
@@ -182,6 +183,73 @@ def _choice_panel(ax: Any, choose: Answer) -> None:
     ax.legend(fontsize=8)
 
 
+# 3.4
+
+
+def stiff(seed: int, size: int = 8) -> tuple[Map, Tensor]:
+    """Products with a positive Hessian whose largest eigenvalue stands out, and a start."""
+    mix, start = random_vectors(seed, (size, size), size)
+    axes = torch.linalg.qr(mix)[0]
+    h = axes @ torch.diag(torch.linspace(1, 5, size, dtype=torch.float64) ** 2) @ axes.T
+    return lambda v: h @ v, start
+
+
+def largest_curvature(hvp: Map, start: Tensor, products: int) -> float:
+    """The package's largest eigenvalue; Lanczos, exact after n products."""
+    h = torch.stack([hvp(axis) for axis in torch.eye(len(start), dtype=torch.float64)])
+    bowl = Objective(lambda x: 0.5 * x @ h @ x)
+    return lambda_max(bowl, start, products=min(products, len(start)))
+
+
+def _power(hvp: Map, start: Tensor, products: int) -> Tensor:
+    v = start
+    for _ in range(products):
+        v = hvp(v / v.norm())
+    return v
+
+
+CURVATURE_MISTAKES = (
+    Slip("This is λ²: v @ Hv of unit vectors, or the length of Hv, not its square.",
+         lambda hvp, start, n: largest_curvature(hvp, start, n) ** 2),
+    Slip("v has not length 1 here: v @ Hv must be divided by v @ v.",
+         lambda hvp, start, n: largest_curvature(hvp, start, n) ** 3),
+    Slip("This is the vector; return how much longer a product makes it.",
+         _power),
+    Slip("This is the direction; return the curvature along it.",
+         lambda hvp, start, n: _power(hvp, start, n) / _power(hvp, start, n).norm()),
+    Slip("One product is not enough: apply it again and again.",
+         lambda hvp, start, n: hvp(start).norm() / start.norm()),
+    Slip("One product is not enough: apply it again and again.",
+         lambda hvp, start, n: start @ hvp(start) / (start @ start)),
+)  # fmt: skip
+
+
+def _check_curvature(answer: Answer) -> None:
+    cases = [(*stiff(37), 60), (*stiff(38), 80)]
+    for hvp, start, products in cases:
+        spent = [0]
+
+        def counted(v: Tensor, hvp: Map = hvp, spent: list[int] = spent) -> Tensor:
+            spent[0] += 1
+            return hvp(v)
+
+        found = answer(counted, start.clone(), products)
+        if found is not None and not bool((torch.as_tensor(found).abs() < 1e12).all()):
+            raise Wrong("The vector grows without bound: normalize it after each product.")
+        if spent[0] > products + 1:
+            raise Wrong(f"{spent[0]} products were spent; {products} are allowed.")
+    compare(answer, largest_curvature, cases, CURVATURE_MISTAKES, 1e-4)
+
+
+def _curvature_panel(ax: Any, curvature: Answer) -> None:
+    hvp, start = stiff(37)
+    counts = [1, 2, 4, 8, 16, 32]
+    values = [float(torch.as_tensor(curvature(hvp, start, n))) for n in counts]
+    ax.plot(counts, values, "o", color="black")
+    ax.axhline(largest_curvature(hvp, start, 8), color="gray", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="products (dotted: the largest eigenvalue)", ylabel="estimate", xscale="log")
+
+
 EXERCISES = [
     Exercise(
         key="3.1",
@@ -235,5 +303,18 @@ EXERCISES = [
         ),
         panel=_choice_panel,
         picture="the error against ε in float32, a valley, with a star near its lowest point",
+    ),
+    Exercise(
+        key="3.4",
+        right=lambda hvp, start, products: _power(hvp, start, products).norm(),
+        cases=lambda: [],
+        check=_check_curvature,
+        hints=(
+            "Each product stretches the part along the stiffest direction most.",
+            "Repeat v = hvp(v) / ‖hvp(v)‖; after many products v points along that direction.",
+            "Then the curvature is ‖Hv‖ for a v of length 1.",
+        ),
+        panel=_curvature_panel,
+        picture="estimates that reach the largest eigenvalue as products are spent",
     ),
 ]

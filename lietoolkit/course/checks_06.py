@@ -14,7 +14,7 @@ from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.tournament import Tournament, tournament
-from lietoolkit.tasks.losses import IGNORE, row_labels, token_mean
+from lietoolkit.tasks.losses import IGNORE, loss_function, row_labels, token_mean
 from lietoolkit.training.truth import run_schedules
 
 END = 0  # the id of the end-of-text token, which is also the padding
@@ -92,6 +92,37 @@ def _loss_cases() -> list[tuple]:
 def _all_places(logits: Tensor, labels: Tensor) -> Tensor:
     counted = (labels[:, 1:] != IGNORE).sum()
     return loss(logits, labels) * counted / labels[:, 1:].numel()
+
+
+# 6.4
+
+
+def batch_loss(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """The package's loss of the whole batch."""
+    return loss(torch.cat(logits), torch.cat(labels))
+
+
+def _counted(labels: Tensor) -> float:
+    return loss_function("lm").weight({"input_ids": labels, "labels": labels})
+
+
+def _weighted(weight: Callable[[Tensor], float]) -> Answer:
+    def combine(logits: list[Tensor], labels: list[Tensor]) -> float:
+        weights = [weight(part) for part in labels]
+        values = [float(loss(x, y)) for x, y in zip(logits, labels, strict=True)]
+        return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+    return combine
+
+
+def _part_cases() -> list[tuple]:
+    cases = []
+    for seed, lengths, cuts in ((67, (9, 3, 4, 8, 2), (2, 3)), (68, (6, 2, 9), (1, 2))):
+        ids, mask = padded_rows(seed, lengths)
+        (logits,) = random_vectors(seed, (*ids.shape, 30))
+        labels = make_labels(ids, mask)
+        cases.append((list(logits.split(cuts)), list(labels.split(cuts))))
+    return cases
 
 
 # 6.3
@@ -268,5 +299,32 @@ EXERCISES = [
         panel=_domains_panel,
         picture="target losses of all 24 orders trained for real, sorted, with a star at or near "
         "the lowest",
+    ),
+    Exercise(
+        key="6.4",
+        right=batch_loss,
+        cases=_part_cases,
+        mistakes=(
+            Slip(
+                "This is the mean of the parts' means: a part with more labels must weigh more.",
+                _weighted(lambda labels: 1.0),
+            ),
+            Slip(
+                "The parts are weighted by rows, or by all places with padding; count labels.",
+                _weighted(lambda labels: float(len(labels))),
+            ),
+            Slip(
+                "The labels were counted before the shift: each row's first one takes no loss.",
+                _weighted(lambda labels: float((labels != IGNORE).sum())),
+            ),
+            Slip(
+                "This is the sum over labels: divide by their number.",
+                lambda logits, labels: batch_loss(logits, labels) * _counted(torch.cat(labels)),
+            ),
+        ),
+        hints=(
+            "Multiply each part's mean with the number of labels it was taken over.",
+            "After the shift these are (labels[:, 1:] != -100).sum(). Divide by their total.",
+        ),
     ),
 ]

@@ -194,7 +194,12 @@ def draw_panels(exercise: Exercise, answer: Answer) -> tuple[Any, str]:
         yours.set_axis_off()
         yours.text(0.5, 0.5, said, ha="center", va="center", wrap=True, transform=yours.transAxes)
     else:
-        yours.set(xlim=target.get_xlim(), ylim=target.get_ylim())
+        # The target's limits, widened where a wrong answer lies outside.
+        for axis in ("x", "y"):
+            ends = [getattr(ax, f"get_{axis}lim")() for ax in (target, yours)]
+            if ends[0][0] < ends[0][1]:
+                low, high = min(low for low, _ in ends), max(high for _, high in ends)
+                getattr(yours, f"set_{axis}lim")(low, high)
     return figure, f"Left, the target: {exercise.picture}. Right, yours: {said}."
 
 
