@@ -89,6 +89,8 @@ def test_rhythm(path: Path) -> None:
     assert "?" in first.splitlines()[0]
     assert "**Goal.**" in first
     assert notebook.cells[1].source.startswith("from lietoolkit.course import ")
+    imports = [c for c in code(notebook) if re.search(r"^\s*(from|import) ", c.source, re.M)]
+    assert imports == [notebook.cells[1]], "one import line"
     assert "\n" not in notebook.cells[1].source
     assert notebook.cells[2].metadata.tags == ["parameters"]
     assert notebook.cells[3].source == "run = course.setup(globals())"
@@ -220,7 +222,7 @@ def test_runs_with_other_parameters(path: Path, tmp_path: Path, monkeypatch) -> 
 def test_unknown_parameter_stops_the_notebook_itself(tmp_path: Path, monkeypatch) -> None:
     """Also when somebody calls papermill directly, past `lietoolkit course run`."""
     papermill = pytest.importorskip("papermill")
-    from lietoolkit.course.runner import this_python
+    from lietoolkit.execution import this_python
 
     monkeypatch.setenv("LIETOOLKIT_HOME", str(tmp_path))
     with pytest.raises(papermill.PapermillExecutionError, match="no such parameter"):

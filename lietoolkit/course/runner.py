@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import lietoolkit
 from lietoolkit.course.settings import PARAMETERS, check_values
 from lietoolkit.errors import InputError
+from lietoolkit.execution import execute_notebook
 
 
 @dataclass(frozen=True)
@@ -101,54 +101,6 @@ def run(number: str, parameters: Mapping[str, Any] | None = None, out: str | Pat
     notebook = find(number)
     parameters = dict(parameters or {})
     check_values(parameters)
-    try:
-        import papermill
-        from papermill.exceptions import PapermillExecutionError
-    except ImportError as error:
-        raise InputError(
-            f"the course needs the package {error.name!r}; install lietoolkit[course]"
-        ) from error
     target = Path(out) / notebook.path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(notebook.path),
-            str(target),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(target.parent),
-            progress_bar=False,
-            kernel_manager_class=this_python(),
-        )
-    except PapermillExecutionError as error:
-        if error.ename == "InputError":
-            raise InputError(error.evalue) from error
-        raise RuntimeError(f"{notebook.path.name}: {error.ename}: {error.evalue}") from error
-    return target
-
-
-def this_python() -> type:
-    """A kernel manager whose kernel is this very Python and sees this very package.
-
-    A kernel called python3 that some other installation registered would otherwise win.
-    """
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    parent = str(Path(lietoolkit.__file__).parent.parent)
-    path = os.pathsep.join(p for p in (parent, os.environ.get("PYTHONPATH")) if p)
-
-    class ThisPython(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(
-                argv=[
-                    *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
-                    "--log-level=ERROR",
-                ],
-                display_name="Python 3",
-                language="python",
-                env={"PYTHONPATH": path},
-            )
-
-    return ThisPython
+    return execute_notebook(notebook.path, target, parameters)

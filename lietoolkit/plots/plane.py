@@ -63,7 +63,8 @@ def geometry_plane(
     )
     # Neighbouring levels can differ in the last digits only: three labels never run together.
     ax.locator_params(axis="x", nbins=4)
-    bar.set_ticks(filled.levels[[0, len(filled.levels) // 2, -1]])
+    levels = np.asarray(filled.levels)
+    bar.set_ticks(levels[[0, len(levels) // 2, -1]].tolist())
     gap = float(np.hypot(*(ab[-1] - ba[-1])))
     # Beside the axes, where it can cover neither path.
     inset = ax.inset_axes((1.1, 0.25, 0.5, 0.5), facecolor="#DDDDDD")

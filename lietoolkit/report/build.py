@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import lietoolkit
 from lietoolkit.errors import InputError
+from lietoolkit.execution import execute_notebook
 from lietoolkit.report.reading import check_parameters, read_plan
 
 __all__ = ["build_report", "template_path"]
@@ -65,59 +64,10 @@ def build_report(plan_json: str | Path, out: str | Path, **parameters: Any) -> t
 
 
 def _run(target: Path, parameters: dict[str, Any], plan_json: Path, out: Path) -> Path:
-    try:
-        import papermill
-        from papermill.exceptions import PapermillExecutionError
-    except ImportError as error:
-        raise InputError(
-            f"the report needs the package {error.name!r}; install lietoolkit[course]"
-        ) from error
     with contextlib.suppress(ValueError):  # another drive on Windows
         # Relative, so that the kept notebook can be moved together with its plan.
         parameters = {**parameters, "plan": os.path.relpath(plan_json, out)}
-    try:
-        papermill.execute_notebook(
-            str(template_path()),
-            str(target),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(out),
-            progress_bar=False,
-            log_output=False,
-            kernel_manager_class=_this_python(),
-        )
-    except PapermillExecutionError as error:
-        if error.ename == "InputError":
-            raise InputError(error.evalue) from error
-        raise RuntimeError(f"the report failed with {error.ename}: {error.evalue}") from error
-    return target
-
-
-def _this_python() -> type:
-    """A kernel manager whose kernel is this very Python and sees this very package.
-
-    A kernel called python3 that some other installation registered would otherwise win.
-    """
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    parent = str(Path(lietoolkit.__file__).parent.parent)
-    path = os.pathsep.join(p for p in (parent, os.environ.get("PYTHONPATH")) if p)
-
-    class ThisPython(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(
-                argv=[
-                    *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
-                    "--log-level=CRITICAL",
-                ],
-                display_name="Python 3",
-                language="python",
-                env={"PYTHONPATH": path},
-            )
-
-    return ThisPython
+    return execute_notebook(template_path(), target, parameters, cwd=out)
 
 
 def _export(notebook: Path, title: str) -> str:
