@@ -1,0 +1,135 @@
+"""Kill a verified plan at random moments, run it again, and compare every number.
+
+    python scripts/kill_and_resume.py --kills 100
+
+Each round starts in an empty folder with `lietoolkit plan --verify`, kills it (SIGKILL) after a
+random part of an undisturbed run's time, and repeats that until it has been killed as often as
+asked; then the same command runs to its end and `plan.json` must hold exactly the numbers of the
+undisturbed run. The slow imports happen once; every run is a fork (POSIX only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SETTINGS = (
+    "--steps", "1", "--optimizer", "sgd", "--lr", "0.01", "--verify", "16", "--verify-steps", "1",
+    "--verify-steps", "3", "--batch-size", "4", "--no-report", "--device", "cpu",
+)  # fmt: skip
+# What may differ between two runs of the same plan.
+TIMES = ("seconds",)
+
+
+def little_model(folder: Path) -> Path:
+    """A one-layer random Llama with the course model's tokenizer, in a folder."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from lietoolkit.tasks.models import course_path
+
+    tokenizer = AutoTokenizer.from_pretrained(course_path())
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=128,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def start(folder: Path, arguments: tuple[str, ...]) -> int:
+    """Fork a child that runs the command line in a folder; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.chdir(folder)
+        with open("log", "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        sys.argv = ["lietoolkit", "plan", *arguments, "--out", "out"]
+        from lietoolkit.cli import main
+
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        os._exit(code)
+
+
+def finish(child: int) -> int:
+    """Wait for a child; its exit code, negative when it was killed."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def numbers(folder: Path) -> str:
+    """All of plan.json but the clock, as text: floats in JSON come back bit by bit."""
+    plan = json.loads((folder / "out" / "plan.json").read_text())
+    return json.dumps({key: value for key, value in plan.items() if key not in TIMES})
+
+
+def whole(folder: Path) -> bool:
+    """Whether plan.json is absent or complete: a kill never leaves half of it."""
+    path = folder / "out" / "plan.json"
+    try:
+        return not path.exists() or "order" in json.loads(path.read_text())
+    except ValueError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="default: a random one of one layer, for speed")
+    args = parser.parse_args()
+    for name in ("torch", "transformers", "transformers.models.llama.modeling_llama", "typer",
+                 "lietoolkit.cli", "lietoolkit.verify", "lietoolkit.tasks.models",
+                 "lietoolkit.tasks.generated", "lietoolkit.tasks.batches"):  # fmt: skip
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    draw = random.Random(args.seed)
+    with tempfile.TemporaryDirectory(prefix="kills-") as root:
+        arguments = ("--model", args.model or str(little_model(Path(root) / "model")), *SETTINGS)
+        calm = Path(root) / "calm"
+        calm.mkdir()
+        begin = time.perf_counter()
+        if finish(start(calm, arguments)):
+            sys.exit((calm / "log").read_text())
+        seconds = time.perf_counter() - begin
+        expected = numbers(calm)
+        same = kills = early = 0
+        while kills < args.kills:
+            folder = Path(root) / f"round-{kills + early}"
+            folder.mkdir()
+            child = start(folder, arguments)
+            time.sleep(draw.uniform(0, seconds))
+            os.kill(child, signal.SIGKILL)
+            if finish(child) != -signal.SIGKILL:
+                early += 1  # it had ended before: no kill, not counted
+                continue
+            kills += 1
+            kept = sum(1 for file in folder.rglob("orders-*.jsonl") for _ in file.open())
+            complete = whole(folder)
+            resumed = finish(start(folder, arguments)) == 0
+            same += complete and resumed and numbers(folder) == expected
+            print(f"kill {kills}: {kept} results kept, {same} of {kills} identical", flush=True)
+    print(f"{same} of {kills} resumes identical ({seconds:.1f} s a run, {early} runs ended first)")
+    if same != kills:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
