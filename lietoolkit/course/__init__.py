@@ -13,8 +13,11 @@ from typing import Any
 _OFFERED = {
     "course": ("lietoolkit.course", None),
     "fields": ("lietoolkit.geometry.fields", None),
+    "itertools": ("itertools", None),
     "live": ("lietoolkit.live", None),
     "lt": ("lietoolkit", None),
+    "math": ("math", None),
+    "metered": ("lietoolkit.geometry.cost", "metered"),
     "np": ("numpy", None),
     "plots": ("lietoolkit.plots", None),
     "torch": ("torch", None),

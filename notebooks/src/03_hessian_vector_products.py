@@ -23,7 +23,7 @@
 # About 25 minutes. You need the chain rule, and to have seen `backward()`.
 
 # %%
-from lietoolkit.course import course, live, lt, np, torch, toys
+from lietoolkit.course import course, live, lt, metered, np, torch, toys
 
 # %% tags=["parameters"]
 profile = "laptop"  # ci, laptop or gpu; this notebook is the same in all of them
@@ -152,8 +152,6 @@ course.reveal("03.bf16", bins[np.digitize(least, [1e-3, 1e-2])], f"{least:.1%}")
 # The package counts in gradients: one forward and backward pass. Then the clock.
 
 # %% tags=["nbval-check-output"]
-from lietoolkit.geometry.cost import metered
-
 for method in ("finite-difference", "exact"):
     with metered() as cost:
         net.gradient_and_hvp(theta, v, method)

@@ -23,7 +23,7 @@
 # About 30 minutes. You need notebook 04.
 
 # %%
-from lietoolkit.course import course, live, lt, np, plots, toys
+from lietoolkit.course import course, itertools, live, lt, math, np, plots, toys
 
 # %% tags=["parameters"]
 profile = "laptop"  # ci, laptop or gpu; this notebook is the same in all of them
@@ -134,9 +134,7 @@ course.reveal("05.cycles", bins[np.digitize(found, [1, 4])], f"{found} of {tripl
 # Runs that begin alike share their beginning, which makes 1,956 stages instead of 4,320.
 
 # %% tags=["nbval-check-output"]
-from itertools import permutations
-
-orders = list(permutations(sources))
+orders = list(itertools.permutations(sources))
 losses = lt.run_schedules(sources, target, theta, orders, lr, steps=1).numpy()
 
 
@@ -178,12 +176,10 @@ course.reveal("05.long", bins[np.digitize(rank(t.order, longer), [73, 361])])
 # What the orders cost to try, and what the tournament costs, counted in gradients.
 
 # %% tags=["nbval-check-output"]
-from math import factorial
-
 per_source = (t.cost.total - 1) / len(sources)
 for n in (3, 6, 12, 24):
-    print(f"{n:2} sources: {float(factorial(n)):.0e} orders, {n + n * (n - 1):4} stages for all "
-          f"pairs, {1 + n * per_source:3.0f} gradients for the tournament")  # fmt: skip
+    print(f"{n:2} sources: {float(math.factorial(n)):.0e} orders, {n + n * (n - 1):4} stages for "
+          f"all pairs, {1 + n * per_source:3.0f} gradients for the tournament")  # fmt: skip
 
 # %% [markdown]
 # ## Exercise
