@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -23,6 +24,16 @@ def environment() -> dict[str, Any]:
     """Versions and hardware, for every result file."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {**versions(), **hardware(device)}
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that decide the numbers; data by its name, wherever it lies."""
+    kept = {
+        k: v for k, v in vars(args).items() if k not in ("out", "threads", "tag", "one", "peak")
+    }
+    if kept.get("data"):
+        kept["data"] = "/".join(Path(kept["data"]).parts[-2:])
+    return kept
 
 
 def rows_of(objective: str, data: str | None, split: str, seed: int, count: int) -> dict[str, list]:

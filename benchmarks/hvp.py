@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save
+from common import environment, objectives_of, rows_of, save, settings_of
 
 import lietoolkit as lt
 from lietoolkit.tasks.models import load_model
@@ -57,7 +57,7 @@ def main() -> None:
             flush=True,
         )
     path = Path(args.out) / f"{args.model}.json"
-    save(path, {"rows": rows, "settings": vars(args), "environment": environment()})
+    save(path, {"rows": rows, "settings": settings_of(args), "environment": environment()})
 
 
 def parse() -> argparse.Namespace:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save
+from common import environment, objectives_of, rows_of, save, settings_of
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -34,7 +34,7 @@ def main() -> None:
     out = Path(args.out) / f"{args.model}-{args.objective}-k{args.steps}"
     path = out.with_suffix(".json")
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    result["settings"], result["environment"] = vars(args), environment()
+    result["settings"], result["environment"] = settings_of(args), environment()
     for draw in range(args.draws):
         if str(draw) not in result["draws"]:
             result["draws"][str(draw)] = run_draw(args, draw, out)

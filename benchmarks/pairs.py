@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save
+from common import environment, objectives_of, rows_of, save, settings_of
 
 import lietoolkit as lt
 from lietoolkit.order.stepsize import step_size
@@ -39,9 +39,7 @@ def main() -> None:
     path = out.with_suffix(".json")
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
     # Where files lay on one machine says nothing to a reader of the results.
-    settings = {**vars(args), "data": args.data and Path(args.data).name}
-    settings.pop("out")
-    result["settings"], result["environment"] = settings, environment()
+    result["settings"], result["environment"] = settings_of(args), environment()
     for draw in range(args.draws):
         run_draw(args, draw, out, path, result)
     table(result)

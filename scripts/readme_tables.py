@@ -44,7 +44,7 @@ def pairs_table(results: list[dict]) -> str:
     """One line per result file and number of steps."""
     if not results:
         return NONE_YET
-    head = ["model", "objective", "data", "steps", "decisions", "local score, 95 % interval",
+    head = ["model", "objective", "data", "trained in", "steps", "decisions", "local score, 95 % interval",
             "larger half", "Trotter", *BASELINES]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
@@ -56,6 +56,7 @@ def pairs_table(results: list[dict]) -> str:
             interval = f"{percent(local['low'])} to {percent(local['high'])}"
             lines.append([
                 settings["model"], settings["objective"], settings["data"] or "generated",
+                settings["truth_dtype"],
                 str(steps), str(found["n"]), f"**{percent(local['right'])}** ({interval})",
                 percent(local["larger half"]), trotter,
                 *(" / ".join(percent(rows[side]["right"]) for side in sides)
