@@ -44,8 +44,8 @@ def pairs_table(results: list[dict]) -> str:
     """One line per result file and number of steps."""
     if not results:
         return NONE_YET
-    head = ["model", "objective", "data", "trained in", "steps", "decisions", "local score, 95 % interval",
-            "larger half", "Trotter", *BASELINES]  # fmt: skip
+    head = ["model", "objective", "data", "truth in", "steps", "decisions",
+            "local score, 95 % interval", "larger half", "Trotter", *BASELINES]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
         settings = result["settings"]

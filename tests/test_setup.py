@@ -155,7 +155,8 @@ def test_readme_table_counts_what_the_benchmark_measured(monkeypatch) -> None:
                "cosine": {"a": 0.3, "b": 0.2, "c": 0.1}}  # fmt: skip
     matrix = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
     result = {
-        "settings": {"model": "m", "objective": "sft", "data": None},
+        "settings": {"model": "m", "objective": "sft", "data": None,
+                     "truth_dtype": "float64"},
         "draws": {"0": {
             "sources": ["a", "b", "c"], "targets": ["t"],
             "predicted": {"local t": {"matrix": matrix, "gradients": figures}},
@@ -163,10 +164,10 @@ def test_readme_table_counts_what_the_benchmark_measured(monkeypatch) -> None:
         }},
     }  # fmt: skip
     line = tables.pairs_table([result]).splitlines()[-1].split(" | ")
-    assert line[:5] == ["| m", "sft", "generated", "1", "3"]
-    assert line[5].startswith("**66.7 %**")
-    assert line[6] == "100 %"  # the two larger effects have the right sign
-    assert line[8] == "33.3 % / 66.7 %"
+    assert line[:6] == ["| m", "sft", "generated", "float64", "1", "3"]
+    assert line[6].startswith("**66.7 %**")
+    assert line[7] == "100 %"  # the two larger effects have the right sign
+    assert line[9] == "33.3 % / 66.7 %"
     assert tables.percent(0.9999) == "99.9 %"
     text = "<!-- table:pairs -->\nold\n<!-- /table -->\n"
     assert "old" not in tables.fill(text, {"pairs": "new"})
