@@ -206,6 +206,20 @@ def test_answers_may_not_change_their_inputs() -> None:
         ex.check("1.1", in_place)
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda sigma, lr, steps: 1.0001 * (steps * lr) ** 2 * sigma, "do not round"),
+        (lambda sigma, lr, steps: [sigma, lr], "expected shape [], got [2]"),
+        (lambda sigma, lr, steps: float("nan"), "NaN"),
+        (lambda sigma, lr, steps: "0.1", "got '0.1'"),
+    ],
+)
+def test_other_wrong_answers_are_told_what_was_expected(answer, message: str) -> None:
+    with pytest.raises(Wrong, match=re.escape(message)):
+        ex.check("4.1", answer)
+
+
 def test_a_wrong_answer_shows_its_message_without_a_traceback() -> None:
     with pytest.raises(Wrong) as caught:
         ex.check("1.1", lambda field, x, t, steps: x)

@@ -152,6 +152,9 @@ def _difference(found: Any, expected: Any) -> str:
             return f"expected shape {list(e.shape)}, got {list(f.shape)}."
         if not bool(torch.isfinite(f).all()):
             return "the result holds NaN or infinity."
+        off = float((f - e).abs().max())
+        if off < 1e-3 * float(e.abs().max()):
+            return f"right to a few digits, off by {off:.1g}: use float64 and do not round."
     return f"expected {short(expected)}, got {short(found)}."
 
 
