@@ -75,7 +75,7 @@ def load_model(
     if halves:
         notes.append(
             f"The weights are stored in {' and '.join(halves)}; "
-            f"they were loaded, and are computed, in {str(precision).removeprefix('torch.')}."
+            "they were converted, and everything is computed in float32 or wider."
         )
     with quiet_transformers():
         check_causal(folder, config)
