@@ -57,7 +57,7 @@ def plan(
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
     optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
     planner: Annotated[str, typer.Option(help="auto or tournament")] = "auto",
-    method: Annotated[str, typer.Option(help="local or trotter")] = "local",
+    method: Annotated[str, typer.Option(help="local, trotter or stage")] = "local",
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
     warmup: Annotated[int, typer.Option(help="steps of linear increase at the start")] = 0,
     batch_size: Annotated[int, typer.Option(help="rows in a batch")] = 8,

@@ -182,7 +182,7 @@ def plan_order(
         steps: steps per source.
         optimizer: "sgd", "momentum", "adamw" or a configuration.
         planner: "auto" or "tournament"; both are the local tournament.
-        method: "local" or "trotter", see ``tournament``.
+        method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
         constraints: "a before b", "a first", "a last"; obeyed exactly.
@@ -239,7 +239,8 @@ def plan_order(
             rule = _step_size(made, theta, lr, optimizer, progress)
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
-                weights=weights, constraints=constraints, hvp=hvp, chunks=chunks, seed=seed,
+                weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
+                hvp=hvp, chunks=chunks, seed=seed,
                 progress=progress,
             )  # fmt: skip
             # The best order of all predicted effects costs no more than its Borda approximation.

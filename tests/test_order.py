@@ -95,6 +95,47 @@ def test_repeated_steps_scale_as_k_squared() -> None:
     assert thrice == pytest.approx(predicted, rel=1e-2)
 
 
+def test_stage_reduces_to_the_local_score() -> None:
+    sources = {n: network(i) for i, n in enumerate("abc")}
+    target, theta = network(5), start(13)
+    gaps = []
+    for lr in (1e-2, 1e-3):
+        stage = lt.tournament(sources, target, theta, lr, 1, "stage").matrix
+        local = lt.tournament(sources, target, theta, lr, 1, "local").matrix
+        gaps.append(float((stage - local).abs().max()))
+    assert gaps[0] / gaps[1] == pytest.approx(1000, rel=0.35)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_stage_is_exact_for_quadratics_and_a_linear_target(optimizer: str) -> None:
+    sources = {"a": quadratic(5, 1)[0], "b": quadratic(5, 2)[0]}
+    direction = start(5, 9)
+    target, theta = lt.Objective(lambda x: direction @ x), start(5)
+    run = (target, theta, 0.1, 4)
+    predicted = lt.tournament(
+        sources, *run, "stage", optimizer, schedule="linear", warmup=2
+    ).matrix[0, 1]
+    measured = lt.measure_order_effect(
+        *sources.values(), *run, optimizer, schedule="linear", warmup=2
+    )
+    assert float(predicted) == pytest.approx(measured, rel=1e-9)
+
+
+def test_stage_is_zero_for_equal_sources_and_right_at_long_horizons() -> None:
+    target, theta = network(5), start(13)
+    same = lt.tournament({"a": network(0), "b": network(0)}, target, theta, 0.1, 5, "stage")
+    assert same.matrix.abs().max() == 0
+    right = []
+    for seed, optimizer in itertools.product(range(0, 24, 3), ("sgd", "momentum", "adamw")):
+        lr = {"sgd": 0.1, "momentum": 0.01, "adamw": 3e-3}[optimizer]
+        a, b, e = (network(seed + i) for i in range(3))
+        predicted = lt.predict_order_effect(a, b, e, theta, lr, 10, "stage", optimizer)
+        measured = lt.measure_order_effect(a, b, e, theta, lr, 10, optimizer)
+        right.append(np.sign(predicted) == np.sign(measured))
+    assert len(right) == 24
+    assert sum(right) >= 22
+
+
 def test_order_of_sources_and_of_targets_does_not_matter() -> None:
     case = closed_form(3)
     t = lt.tournament(case["sources"], case["target"], case["theta"], lr=0.05)
@@ -262,7 +303,7 @@ def test_bad_calls_are_explained() -> None:
         lt.tournament({"a": case["target"]}, *run)
     with pytest.raises(lt.InputError, match=r"sources\['b'\]: expected lt.Objective"):
         lt.tournament({"a": case["target"], "b": 3}, *run)
-    with pytest.raises(lt.InputError, match="method: expected one of local, trotter"):
+    with pytest.raises(lt.InputError, match="method: expected one of local, trotter, stage"):
         lt.tournament(case["sources"], *run, method="oracle")
     with pytest.raises(lt.InputError, match="method: expected one of borda, exact, search"):
         lt.tournament(case["sources"], *run).best_order("best")

@@ -13,7 +13,10 @@ from helpers import network, quadratic, start
 
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
+from lietoolkit.training.optimizers import TrainingState
+from lietoolkit.training.reverse import pull_back, run_trajectory
 from lietoolkit.training.schedules import step_sizes
+from lietoolkit.training.stages import run_stage
 
 TORCH = {
     "sgd": (lt.SGD(), lambda p, lr: torch.optim.SGD(p, lr)),
@@ -55,6 +58,24 @@ def test_schedules_equal_transformers(schedule: str) -> None:
         optimizer.step()
         theirs.step()
     assert step_sizes(0.3, 12, schedule, warmup=3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_reverse_sweep_equals_autograd_through_the_unrolled_run(name: str) -> None:
+    optimizer, source, theta = TORCH[name][0], network(3), start(13)
+    sizes = step_sizes(0.05, 6, "cosine", warmup=1)[1:]
+    warm = run_stage(network(4), optimizer.init(theta), optimizer, [0.05] * 3)
+    cotangent = start(13, 7)
+    trajectory = run_trajectory(source, warm, optimizer, sizes)
+    found = pull_back(source, trajectory, optimizer, sizes, cotangent)
+    leaves = [t.clone().requires_grad_() for t in (warm.theta, *warm.buffers)]
+    state = TrainingState(leaves[0], tuple(leaves[1:]), warm.step)
+    for lr in sizes:
+        (g,) = torch.autograd.grad(source.fn(state.theta), state.theta, create_graph=True)
+        state = optimizer.step(state, g, lr)
+    expected = torch.autograd.grad(state.theta, leaves, cotangent)
+    for ours, theirs in zip((found.theta, *found.buffers), expected, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-9 * max(1.0, float(theirs.abs().max()))
 
 
 def by_hand(sources, target, theta, order, lr, steps, optimizer, sizes) -> float:

@@ -17,10 +17,11 @@ from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
 from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
+from lietoolkit.order.stage import stage_effects
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
-from lietoolkit.training.schedules import check_run
+from lietoolkit.training.schedules import check_run, step_sizes
 
-METHODS = ("local", "trotter")
+METHODS = ("local", "trotter", "stage")
 RANKINGS = {"borda": borda_order, "exact": exact_order, "search": search_order}
 
 
@@ -82,6 +83,8 @@ def tournament(
     *,
     weights: Mapping[str, float] | None = None,
     constraints: Sequence[str] = (),
+    schedule: str = "constant",
+    warmup: int = 0,
     hvp: str = "auto",
     chunks: int = 1,
     seed: int = 0,
@@ -89,8 +92,9 @@ def tournament(
 ) -> Tournament:
     r"""Score every pair of sources for a target, in N gradients and N Hessian-vector products.
 
-    With :math:`v_i = H_i g_E` the pair effect is
-    :math:`k^2\eta^2 (\langle v_j, g_i\rangle - \langle v_i, g_j\rangle)`.
+    With :math:`v_i = H_i g_E` the local pair effect is
+    :math:`k^2\eta^2 (\langle v_j, g_i\rangle - \langle v_i, g_j\rangle)`. "stage" follows k steps
+    of any optimizer instead, for 3k gradients and k products a source: see ``stage_effects``.
 
     Args:
         sources: two or more objectives by name.
@@ -99,12 +103,14 @@ def tournament(
         lr: step size :math:`\eta`. steps: steps per stage, k.
         method: "local", or "trotter": the target's gradient is read at
             :math:`\theta - k\eta \frac{2}{N}\sum_i g_i`, for two sources the drift-matched
-            reference of the paper.
-        optimizer: recorded; both methods describe plain SGD.
+            reference of the paper; or "stage".
+        optimizer: used by "stage"; the other two describe plain SGD whatever is trained with.
         weights: of several targets; default 1 each.
         constraints: "a before b", "a first", "a last".
+        schedule, warmup: of the step size over the whole run of all sources; "stage" takes the
+            first two stages of it.
         hvp: how products are made, see ``Objective.gradient_and_hvp``.
-        chunks: parts each source is split into for the bootstrap; 1: no bootstrap.
+        chunks: parts each source is split into for the bootstrap; 1: no bootstrap ("stage": none).
         seed: of the bootstrap's random projection.
         progress: show a progress bar over sources.
 
@@ -119,7 +125,8 @@ def tournament(
     >>> t.order, round(float(t.matrix[0, 1]), 6)
     (['stiff', 'soft'], 0.08)
     """
-    check_run(lr, steps)
+    check_run(lr, steps, schedule, warmup)
+    rule = optimizer_from(optimizer)
     check_sources(sources)
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
@@ -134,8 +141,18 @@ def tournament(
             at = theta - 2 * steps * lr * _mean_field(sources, theta)
         g_targets = {name: objective.gradient(at) for name, objective in targets.items()}
         losses = {name: float(objective.loss(theta)) for name, objective in targets.items()}
-        g, v, resampler = _vectors(sources, g_targets, weights, theta, hvp, chunks, seed, progress)
-        matrices = {name: (steps * lr) ** 2 * _effects(sources, g, v[name]) for name in targets}
+        if method == "stage":
+            sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
+            matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
+            full = fits_in_full(theta, len(sources))
+            g = [Stored.of(source.gradient(theta), full) for source in sources.values()]
+            resampler = None
+        else:
+            g, v, resampler = _vectors(
+                sources, g_targets, weights, theta, hvp, chunks, seed, progress
+            )
+            scale = steps * lr
+            matrices = {name: scale**2 * _effects(sources, g, v[name]) for name in targets}
     return Tournament(
         names=list(sources),
         matrix=_weighted(matrices, weights),
@@ -146,7 +163,7 @@ def tournament(
         lr=lr,
         steps=steps,
         method=method,
-        optimizer=optimizer_from(optimizer).name,
+        optimizer=rule.name,
         constraints=tuple(constraints),
         resampler=resampler,
     )
