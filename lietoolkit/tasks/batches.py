@@ -202,7 +202,7 @@ def _ids(
     content: Any, row: dict[str, Any], tokenizer: Any, place: str, **template: Any
 ) -> list[int]:
     if isinstance(content, str):
-        return list(tokenizer(text=content)["input_ids"])
+        return list(tokenizer(text=content, verbose=False)["input_ids"])
     if not content:
         return []
     if not tokenizer.chat_template:
