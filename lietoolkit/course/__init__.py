@@ -13,7 +13,9 @@ from typing import Any
 _OFFERED = {
     "course": ("lietoolkit.course", None),
     "fields": ("lietoolkit.geometry.fields", None),
+    "gradient_plane": ("lietoolkit.order.plane", "gradient_plane"),
     "itertools": ("itertools", None),
+    "language": ("lietoolkit.course.language", None),
     "live": ("lietoolkit.live", None),
     "lt": ("lietoolkit", None),
     "math": ("math", None),

@@ -4,6 +4,7 @@ from lietoolkit.live.bowls import explore_bowls
 from lietoolkit.live.curvature import difference, explore_hvp_error, show_costs, time_ratios
 from lietoolkit.live.figure import ERRORS, LiveFigure, new_figure, picture
 from lietoolkit.live.flows import explore_flows, explore_parking
+from lietoolkit.live.ordering import explore_ordering, picked, show_orders
 from lietoolkit.live.pairs import PairEffects, explore_pairs, pair_effects
 from lietoolkit.live.tournaments import explore_cycle, explore_matrix
 
@@ -17,11 +18,14 @@ __all__ = [
     "explore_flows",
     "explore_hvp_error",
     "explore_matrix",
+    "explore_ordering",
     "explore_pairs",
     "explore_parking",
     "new_figure",
     "pair_effects",
+    "picked",
     "picture",
     "show_costs",
+    "show_orders",
     "time_ratios",
 ]
