@@ -42,6 +42,7 @@ def main() -> None:
     result["settings"], result["environment"] = settings_of(args), environment()
     for draw in range(args.draws):
         run_draw(args, draw, out, path, result)
+    save(path, result)
     table(result)
 
 
@@ -68,6 +69,9 @@ def parse() -> argparse.Namespace:
 
 def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result: dict) -> None:
     entry = result["draws"].setdefault(str(draw), {"predicted": {}, "measured": {}})
+    predictions = len(args.methods) * len(entry.get("targets", ()))
+    if len(entry["predicted"]) >= predictions > 0 and len(entry["measured"]) >= len(args.steps):
+        return
     seed = args.seed + draw
     train = rows_of(args.objective, args.data, "train", seed, 4 * args.rows)
     held = rows_of(args.objective, args.data, "eval", seed, 4 * args.rows)
