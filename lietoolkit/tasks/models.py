@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ import torch
 
 from lietoolkit.errors import InputError
 from lietoolkit.tasks.model_files import check_causal, check_config, check_weights, listing
+from lietoolkit.tasks.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -162,26 +160,6 @@ def local_folder(name_or_path: str | Path) -> Path:
     folder = _find_folder(name_or_path, trust_remote_code=False, fetch=False, notes=[])
     check_config(folder, trust_remote_code=True)
     return folder
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings from transformers inside; restored after."""
-    from transformers import modeling_gguf_pytorch_utils as gguf_reader
-    from transformers.utils import logging as settings
-
-    verbosity, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
-    reader_bar = gguf_reader.tqdm  # its own bar, which no setting reaches
-    settings.set_verbosity_error()
-    settings.disable_progress_bar()
-    gguf_reader.tqdm = partial(reader_bar, disable=True)
-    try:
-        yield
-    finally:
-        gguf_reader.tqdm = reader_bar
-        settings.set_verbosity(verbosity)
-        if bars:
-            settings.enable_progress_bar()
 
 
 def _resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:

