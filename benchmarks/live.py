@@ -15,6 +15,8 @@ from lietoolkit import live
 
 def values_of(control: object, count: int) -> list:
     """Values a hand would pass through."""
+    if isinstance(control.value, bool):
+        return [bool(n % 2) for n in range(count)]
     if hasattr(control, "options"):
         options = list(control.options)
         return [options[n % len(options)] for n in range(count)]
