@@ -39,6 +39,7 @@ def main() -> None:
         if str(draw) not in result["draws"]:
             result["draws"][str(draw)] = run_draw(args, draw, out)
             save(path, result)
+    save(path, result)
     table(result)
 
 
@@ -121,15 +122,20 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def table(result: dict) -> None:
+def summary(values: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
+    means = rng.choice(values, (2000, len(values))).mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
+
+
+def table(result: dict) -> None:
     print(f"{'planner':34}{'percentile':>11}{'95 % interval':>17}{'gap share':>11}  ranks")
     for planner, row in standings(result).items():
-        values = np.array(row["percentile"])
-        means = rng.choice(values, (2000, len(values))).mean(1)
-        low, high = np.percentile(means, [2.5, 97.5])
+        mean, low, high = summary(row["percentile"])
         print(
-            f"{planner:34}{values.mean():>11.1f}{f'{low:.1f} to {high:.1f}':>17}"
+            f"{planner:34}{mean:>11.1f}{f'{low:.1f} to {high:.1f}':>17}"
             f"{np.mean(row['gap share']):>11.2f}  {row['rank']}"
         )
 

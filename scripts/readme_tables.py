@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from orders import standings, summary  # noqa: E402
 from pairs import accuracies  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,10 +66,29 @@ def pairs_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def read_results(folder: Path) -> list[dict]:
-    """Results of benchmarks/pairs.py, real models first."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    found = [result for result in found if "draws" in result]
+def orders_table(results: list[dict]) -> str:
+    """One line per result file and planner."""
+    if not results:
+        return NONE_YET
+    head = ["model", "objective", "steps", "plans", "planner", "percentile, 95 % interval",
+            "gap share", "best of all"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        settings = result["settings"]
+        for planner, row in standings(result).items():
+            mean, low, high = summary(row["percentile"])
+            lines.append([
+                settings["model"], settings["objective"], str(settings["steps"]),
+                str(len(row["rank"])), planner, f"{mean:.1f} ({low:.1f} to {high:.1f})",
+                f"{sum(row['gap share']) / len(row['gap share']):.2f}",
+                f"{row['rank'].count(1)} of {len(row['rank'])}",
+            ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read_results(folder: Path, kind: str) -> list[dict]:
+    """Results of one benchmark ("pairs" or "orders"), real models first."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
     return sorted(found, key=lambda r: r["settings"]["model"] == "course")
 
 
@@ -87,7 +107,11 @@ def fill(text: str, tables: dict[str, str]) -> str:
 def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
-    filled = fill(text, {"pairs": pairs_table(read_results(RESULTS))})
+    tables = {
+        "pairs": pairs_table(read_results(RESULTS, "pairs")),
+        "orders": orders_table(read_results(RESULTS, "orders")),
+    }
+    filled = fill(text, tables)
     if "--check" in sys.argv[1:]:
         if filled != text:
             sys.exit("README.md does not fit the results; run python scripts/readme_tables.py")
