@@ -30,17 +30,20 @@ def redraws(name: str, count: int) -> dict[str, dict[str, float]]:
     """Median and 95th percentile in ms for every control of an explorer."""
     figure, found = getattr(live, name)(), {}
     for key, control in figure.controls.items():
-        old, seconds = control.value, []
+        old, seconds, busy = control.value, [], []
         for value in values_of(control, count):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             figure.set(**{key: value})
             seconds.append(time.perf_counter() - began)
+            busy.append(time.process_time() - worked)
         figure.set(**{key: old})
         if figure.errors:
             raise RuntimeError(f"{name}: {figure.errors}")
         found[key] = {
             "median_ms": round(1e3 * float(np.median(seconds)), 1),
             "p95_ms": round(1e3 * float(np.quantile(seconds, 0.95)), 1),
+            # What remains when other programs want the processor too.
+            "cpu_median_ms": round(1e3 * float(np.median(busy)), 1),
         }
     return found
 

@@ -71,7 +71,7 @@ def explore_matrix(matrix: Any = None, names: Sequence[str] | None = None) -> Li
     upper = np.triu_indices(n, 1)
     bins = np.linspace(-1, 1, 42)
     (hills,) = spread.plot([], [], "-", color=GRAY, drawstyle="steps-mid", linewidth=1.5,
-                           label=f"number of orders, {len(orders)} in all")  # fmt: skip
+                           label=f"all {len(orders)} orders")  # fmt: skip
     marks = {
         name: spread.plot([], [], mark, color=color, markersize=11, markeredgecolor="black",
                           linestyle="none", label=name)[0]
