@@ -65,11 +65,12 @@ def lambda_max(source: Objective, theta: Tensor, products: int = 5, hvp: str = "
         q = q / length.to(q.dtype)
         basis.append(q)
         w = source.gradient_and_hvp(theta, q, hvp, check=False)[1]
-        rows.append(space.gram([w], basis)[0].tolist())
-        # Orthogonalised against the whole basis: with few vectors this is cheap and safe.
+        along = space.gram([w], basis)[0]
+        rows.append(along.tolist())
+        # Orthogonalised against the whole basis, which with few vectors is cheap and safe.
         q = w
-        for u in basis:
-            q = q - space.dot(q, u).to(q.dtype) * u
+        for u, share in zip(basis, along, strict=True):
+            q = torch.addcmul(q, u, -share.to(q.dtype))
     n = len(basis)
     if n == 0:
         return 0.0
