@@ -112,7 +112,8 @@ def test_every_control_moves_its_figure(lab, browser, name: str) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.goto(f"{address}/lab/tree/{name}.ipynb")
+    # A workspace of its own: the default one would reopen the notebook of the test before.
+    page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb")
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
     page.click("text=Run >> nth=0")
     page.click("text=Run All Cells >> nth=0")
