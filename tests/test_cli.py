@@ -199,6 +199,7 @@ def test_the_course_model_is_planned_and_reported(run) -> None:
 @pytest.mark.slow
 def test_smollm2_is_planned(run) -> None:
     from lietoolkit.errors import InputError
+    from lietoolkit.tasks.generated import sft_families
     from lietoolkit.tasks.smollm2 import get_smollm2
 
     try:
@@ -207,7 +208,13 @@ def test_smollm2_is_planned(run) -> None:
         if "could not download" not in str(error):
             raise
         pytest.skip(f"smollm2-135m is neither cached nor downloadable: {error}")
-    output = run("plan", "--model", "smollm2-135m", *FAST, "--batch-size", "2")
+    # Two sources: enough to go through everything, at half the cost.
+    for name in ("sort", "copy", "addition"):
+        rows = sft_families(rows=8)[name]
+        Path(f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    data = ("--source", "sort=sort.jsonl", "--source", "copy=copy.jsonl")
+    data += ("--target", "addition.jsonl")
+    output = run("plan", "--model", "smollm2-135m", *FAST, *data, "--batch-size", "2")
     plan = json.loads(Path("out/plan.json").read_text())
     assert plan["parameters"]["count"] == 134_515_008
     assert f"1. {plan['order'][0]}" in output
