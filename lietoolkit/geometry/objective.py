@@ -171,6 +171,8 @@ class WeightedSum(Objective):
     >>> both = WeightedSum({"a": bowl, "b": bowl}, {"a": 1.0, "b": -0.5})
     >>> both.loss(torch.tensor([2.0])).item()
     2.0
+    >>> both.hvp(torch.tensor([2.0]), torch.ones(1)).item()
+    1.0
     """
 
     def __init__(
@@ -197,6 +199,14 @@ class WeightedSum(Objective):
         for weight, part in self.parts:
             total.add_(part._gradient(theta, None), alpha=weight)
         return total
+
+    def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
+        g, hv = torch.zeros_like(theta), torch.zeros_like(theta)
+        for weight, part in self.parts:
+            part_g, part_hv = part._exact(theta, v, None)
+            g.add_(part_g, alpha=weight)
+            hv.add_(part_hv, alpha=weight)
+        return g, hv
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:
