@@ -14,7 +14,7 @@ from helpers import network, quadratic, start
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
 from lietoolkit.training.optimizers import TrainingState
-from lietoolkit.training.reverse import pull_back, run_trajectory
+from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
 from lietoolkit.training.schedules import step_sizes
 from lietoolkit.training.stages import run_stage
 
@@ -66,8 +66,8 @@ def test_reverse_sweep_equals_autograd_through_the_unrolled_run(name: str) -> No
     sizes = step_sizes(0.05, 6, "cosine", warmup=1)[1:]
     warm = run_stage(network(4), optimizer.init(theta), optimizer, [0.05] * 3)
     cotangent = start(13, 7)
-    trajectory = run_trajectory(source, warm, optimizer, sizes)
-    found = pull_back(source, trajectory, optimizer, sizes, cotangent)
+    trajectory = run_trajectory(stage_steps(source, sizes), warm, optimizer)
+    found = pull_back(trajectory, at_end(trajectory, cotangent))
     leaves = [t.clone().requires_grad_() for t in (warm.theta, *warm.buffers)]
     state = TrainingState(leaves[0], tuple(leaves[1:]), warm.step)
     for lr in sizes:

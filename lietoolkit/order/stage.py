@@ -10,7 +10,14 @@ from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.training.optimizers import Optimizer, TrainingState
-from lietoolkit.training.reverse import pull_back, run_trajectory
+from lietoolkit.training.reverse import (
+    at_end,
+    pull_back,
+    run_trajectory,
+    stage_steps,
+    state_dot,
+    state_minus,
+)
 from lietoolkit.training.stages import run_stage
 
 
@@ -60,7 +67,7 @@ def stage_effects(
             solo.append(run_stage(source, start, optimizer, sizes[:steps]))
             bar.update()
         mean = _mean(solo)
-        offsets = [_minus(state, mean) for state in solo]
+        offsets = [state_minus(state, mean) for state in solo]
         ends = [
             run_stage(source, mean, optimizer, sizes[steps:]).theta for source in sources.values()
         ]
@@ -69,11 +76,11 @@ def stage_effects(
         n = len(ends)
         effects = {name: torch.zeros(n, n, dtype=torch.float64) for name in targets}
         for j, source in enumerate(sources.values()):
-            trajectory = run_trajectory(source, mean, optimizer, sizes[steps:])
+            trajectory = run_trajectory(stage_steps(source, sizes[steps:]), mean, optimizer)
             for name, cotangent in cotangents.items():
-                w = pull_back(source, trajectory, optimizer, sizes[steps:], cotangent, hvp)
+                w = pull_back(trajectory, at_end(trajectory, cotangent), hvp)
                 base = source.space.dot(cotangent, ends[j] - middle)
-                along = torch.stack([_dot(source, w, offset) for offset in offsets])
+                along = torch.stack([state_dot(source, w, offset) for offset in offsets])
                 effects[name][:, j] = (base + along).cpu()
             bar.update()
     return {name: effect - effect.T for name, effect in effects.items()}
@@ -86,13 +93,3 @@ def _mean(states: Sequence[TrainingState]) -> TrainingState:
         tuple(torch.stack(list(same)).mean(0) for same in buffers),
         states[0].step,
     )
-
-
-def _minus(a: TrainingState, b: TrainingState) -> TrainingState:
-    buffers = tuple(x - y for x, y in zip(a.buffers, b.buffers, strict=True))
-    return TrainingState(a.theta - b.theta, buffers, a.step)
-
-
-def _dot(source: Objective, a: TrainingState, b: TrainingState) -> Tensor:
-    parts = zip((a.theta, *a.buffers), (b.theta, *b.buffers), strict=True)
-    return torch.stack([source.space.dot(x, y) for x, y in parts]).sum()

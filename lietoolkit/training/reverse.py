@@ -1,81 +1,213 @@
-"""A stage in reverse: cotangents of its end become cotangents of its start."""
+"""Training in reverse: cotangents of the end of a run become cotangents of its start."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.storage import fits_in_full
 from lietoolkit.training.optimizers import Optimizer, TrainingState
+
+
+class Step(NamedTuple):
+    """One gradient and the updates made with it.
+
+    Attributes:
+        source: whose gradient. batch: of which batch.
+        sizes: the step size of each update; more than one when the gradient is held.
+    """
+
+    source: Objective
+    batch: int
+    sizes: tuple[float, ...]
+
+
+class Reversed(NamedTuple):
+    """One step seen in reverse: the states around it and the cotangents of both."""
+
+    index: int
+    before: TrainingState
+    after: TrainingState
+    cotangent_before: TrainingState
+    cotangent_after: TrainingState
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A stage as it was run: the state before each step, its gradient, and the end."""
+    """A run with some of its states, enough to walk it in reverse.
 
-    states: list[TrainingState]
-    gradients: list[Tensor]
+    Attributes:
+        steps: what was done. optimizer: the update.
+        states: by step, the state before it; those that were kept.
+        gradients: by step; kept only where every state is.
+        end: the state after the last step.
+    """
+
+    steps: list[Step]
+    optimizer: Optimizer
+    states: dict[int, TrainingState]
+    gradients: dict[int, Tensor]
     end: TrainingState
 
 
-def run_trajectory(
-    source: Objective, state: TrainingState, optimizer: Optimizer, sizes: Sequence[float]
-) -> Trajectory:
-    """Run a stage as ``run_stage`` does, and keep every step; memory grows with the steps."""
-    states, gradients = [], []
-    for s, lr in enumerate(sizes):
-        g = source.gradient(state.theta, batch=s % source.batches)
-        states.append(state)
-        gradients.append(g)
-        state = optimizer.step(state, g, lr)
-    return Trajectory(states, gradients, state)
+def stage_steps(source: Objective, sizes: Sequence[float]) -> list[Step]:
+    """The steps of one stage, as ``run_stage`` makes them."""
+    return [Step(source, s % source.batches, (lr,)) for s, lr in enumerate(sizes)]
 
 
-def pull_back(
-    source: Objective,
-    trajectory: Trajectory,
-    optimizer: Optimizer,
-    sizes: Sequence[float],
-    cotangent: Tensor,
-    hvp: str = "auto",
+def step_gradient(step: Step, state: TrainingState) -> Tensor:
+    """The gradient of a step; a divergence names the source."""
+    try:
+        return step.source.gradient(state.theta, batch=step.batch)
+    except NotFinite as error:
+        raise InputError(
+            f"training on {step.source.name!r} diverged (step size {max(step.sizes):.3g}): "
+            f"{error}. Lower lr."
+        ) from error
+
+
+def update(
+    optimizer: Optimizer, state: TrainingState, g: Tensor, sizes: Sequence[float]
 ) -> TrainingState:
-    r"""Transposed derivative of a stage, :math:`w = D\Phi(z)^T (\lambda, 0)`.
+    """The state after one update of each size, all with the same gradient."""
+    for lr in sizes:
+        state = optimizer.step(state, g, lr)
+    return state
 
-    Each step costs one Hessian-vector product, whatever the optimizer: the cotangents are pulled
-    through the elementwise update, which leaves a cotangent c of the gradient, and
-    :math:`\lambda \leftarrow \lambda + Hc`.
+
+def run_trajectory(
+    steps: Sequence[Step], state: TrainingState, optimizer: Optimizer, every: int | None = None
+) -> Trajectory:
+    r"""Run the steps and keep what a walk in reverse needs.
 
     Args:
-        source: what the stage trained on.
-        trajectory: of ``run_trajectory``.
+        steps: of one source or of several in turn.
+        state: where to start; not changed.
         optimizer: the update.
-        sizes: the step size of each step.
-        cotangent: of the parameters at the stage's end, [P].
+        every: keep every so manieth state; 1 keeps all, with their gradients. Default: all where
+            they fit, else :math:`\lceil\sqrt n\rceil`; between kept states the run is repeated.
+    """
+    if every is None:
+        each = 2 + len(state.buffers)
+        full = fits_in_full(state.theta, each * len(steps))
+        every = 1 if full else math.isqrt(max(len(steps) - 1, 0)) + 1
+    states: dict[int, TrainingState] = {}
+    gradients: dict[int, Tensor] = {}
+    for s, step in enumerate(steps):
+        g = step_gradient(step, state)
+        if s % every == 0:
+            states[s] = state
+        if every == 1:
+            gradients[s] = g
+        state = update(optimizer, state, g, step.sizes)
+    return Trajectory(list(steps), optimizer, states, gradients, state)
+
+
+def reverse_steps(
+    trajectory: Trajectory, cotangent: TrainingState, hvp: str = "auto"
+) -> Iterator[Reversed]:
+    r"""Walk a run from its end to its start and carry a cotangent along.
+
+    Each step costs one Hessian-vector product, whatever the optimizer (and one gradient more where
+    the state was not kept): the cotangents are pulled through the elementwise update, which leaves
+    a cotangent c of the gradient, and :math:`\lambda \leftarrow \lambda + Hc`.
+
+    Args:
+        trajectory: of ``run_trajectory``.
+        cotangent: of parameters and buffers at the end; see ``at_end``.
         hvp: how products are made.
 
-    Returns:
-        Cotangents of the parameters and of each optimizer buffer at the stage's start.
-
     Source: PAPER section 5.2.
+    """
+    after, last = trajectory.end, len(trajectory.steps)
+    for first in sorted(trajectory.states, reverse=True):
+        block = _block(trajectory, first, last)
+        for index in reversed(range(first, last)):
+            step, (before, g) = trajectory.steps[index], block.pop()
+            pulled = _pull(step, trajectory.optimizer, before, g, cotangent, hvp)
+            yield Reversed(index, before, after, pulled, cotangent)
+            after, cotangent = before, pulled
+        last = first
+
+
+def pull_back(trajectory: Trajectory, cotangent: TrainingState, hvp: str = "auto") -> TrainingState:
+    r"""Transposed derivative of a run, :math:`w = D\Phi(z)^T \lambda`.
+
+    Args as in ``reverse_steps``.
+
+    Returns:
+        Cotangents of the parameters and of each optimizer buffer at the start. Runs chain: it can
+        be handed to ``pull_back`` of the run before.
 
     >>> from lietoolkit.training.optimizers import SGD
     >>> bowl = Objective(lambda x: 2.0 * x.square().sum())
     >>> start = SGD().init(torch.ones(1, dtype=torch.float64))
-    >>> run = run_trajectory(bowl, start, SGD(), [0.1, 0.1])
-    >>> pull_back(bowl, run, SGD(), [0.1, 0.1], torch.ones(1, dtype=torch.float64)).theta
+    >>> run = run_trajectory(stage_steps(bowl, [0.1, 0.1]), start, SGD())
+    >>> pull_back(run, at_end(run, torch.ones(1, dtype=torch.float64))).theta
     tensor([0.3600], dtype=torch.float64)
     """
-    buffers = tuple(torch.zeros_like(b) for b in trajectory.end.buffers)
-    outer = (cotangent, *buffers)
-    for s in reversed(range(len(sizes))):
-        state, g = trajectory.states[s], trajectory.gradients[s]
-        *inner, c = _through_update(optimizer, state, g, sizes[s], outer)
-        hc = source.gradient_and_hvp(state.theta, c, hvp, s % source.batches, check=False)[1]
-        outer = (inner[0] + hc, *inner[1:])
-    return TrainingState(outer[0], tuple(outer[1:]), trajectory.states[0].step)
+    for step in reverse_steps(trajectory, cotangent, hvp):
+        cotangent = step.cotangent_before
+    return cotangent
+
+
+def at_end(trajectory: Trajectory, cotangent: Tensor) -> TrainingState:
+    """A cotangent of the parameters at a run's end, as one of the whole state."""
+    end = trajectory.end
+    return TrainingState(cotangent, tuple(torch.zeros_like(b) for b in end.buffers), end.step)
+
+
+def state_minus(a: TrainingState, b: TrainingState) -> TrainingState:
+    """The difference of parameters and buffers."""
+    buffers = tuple(x - y for x, y in zip(a.buffers, b.buffers, strict=True))
+    return TrainingState(a.theta - b.theta, buffers, a.step)
+
+
+def state_dot(source: Objective, a: TrainingState, b: TrainingState) -> Tensor:
+    """Inner product over parameters and buffers, a float64 scalar tensor."""
+    parts = zip((a.theta, *a.buffers), (b.theta, *b.buffers), strict=True)
+    return torch.stack([source.space.dot(x, y) for x, y in parts]).sum()
+
+
+def _block(trajectory: Trajectory, first: int, last: int) -> list[tuple[TrainingState, Tensor]]:
+    """States and gradients from a kept state to the next one, made again where not kept."""
+    state, block = trajectory.states[first], []
+    for index in range(first, last):
+        step = trajectory.steps[index]
+        g = trajectory.gradients.get(index)
+        g = step_gradient(step, state) if g is None else g
+        block.append((state, g))
+        if index + 1 < last:
+            state = update(trajectory.optimizer, state, g, step.sizes)
+    return block
+
+
+def _pull(
+    step: Step,
+    optimizer: Optimizer,
+    before: TrainingState,
+    g: Tensor,
+    cotangent: TrainingState,
+    hvp: str,
+) -> TrainingState:
+    states = [before]
+    for lr in step.sizes[:-1]:
+        states.append(optimizer.step(states[-1], g, lr))
+    outer = [cotangent.theta, *cotangent.buffers]
+    total: Tensor | None = None
+    for state, lr in zip(reversed(states), reversed(step.sizes), strict=True):
+        *outer, c = _through_update(optimizer, state, g, lr, outer)
+        total = c if total is None else total + c
+    assert total is not None
+    hc = step.source.gradient_and_hvp(before.theta, total, hvp, step.batch, check=False)[1]
+    return TrainingState(outer[0] + hc, tuple(outer[1:]), before.step)
 
 
 def _through_update(
