@@ -69,6 +69,12 @@ class Objective:
         record(gradients=self.units if batch is None else 1)
         return self._finite(g, "gradient") if check else g
 
+    def loss_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss (float64 scalar) and the gradient, [P], for the price of the gradient."""
+        value, g = self._loss_and_gradient(theta, None)
+        record(gradients=self.units)
+        return self._finite(value, "loss"), self._finite(g, "gradient")
+
     def gradient_and_hvp(
         self,
         theta: Tensor,
@@ -120,9 +126,11 @@ class Objective:
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
         return self.fn(theta)
 
-    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+    def _loss_and_gradient(self, theta: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         x = theta.detach().requires_grad_()
-        return _or_zeros(torch.autograd.grad(self.fn(x), x, allow_unused=True)[0], x)
+        value = self.fn(x)
+        (g,) = torch.autograd.grad(value, x, allow_unused=True)
+        return value.detach().double(), _or_zeros(g, x)
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         x = theta.detach().requires_grad_()
@@ -141,12 +149,16 @@ class Objective:
 
     # Shared arithmetic.
 
+    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+        return self._loss_and_gradient(theta, batch)[1]
+
     def _difference(
         self, theta: Tensor, v: Tensor, batch: int | None, move: float | None = None
     ) -> tuple[Tensor, Tensor]:
         # All on the device: no number is read back to choose the step.
         move = self._move(theta) if move is None else move
-        eps = (move / self.space.norm(v).clamp(min=1e-30)).to(theta.dtype)
+        # A step size needs no float64 length.
+        eps = (move / torch.linalg.vector_norm(v).clamp(min=1e-30)).to(theta.dtype)
         # In place from here on: for a large model every vector counts.
         point = torch.addcmul(theta, v, eps)
         ahead = self._gradient(point, batch)
@@ -194,11 +206,14 @@ class WeightedSum(Objective):
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
         return torch.stack([w * part._loss(theta, None) for w, part in self.parts]).sum()
 
-    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+    def _loss_and_gradient(self, theta: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
+        value = torch.zeros((), dtype=torch.float64, device=theta.device)
         total = torch.zeros_like(theta)
         for weight, part in self.parts:
-            total.add_(part._gradient(theta, None), alpha=weight)
-        return total
+            part_value, g = part._loss_and_gradient(theta, None)
+            value += weight * part_value
+            total.add_(g, alpha=weight)
+        return value, total
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         g, hv = torch.zeros_like(theta), torch.zeros_like(theta)

@@ -32,11 +32,14 @@ def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left[0].device)
     step = max(1 << 12, BLOCK // max(len(left), len(right)))
-    for start in range(0, left[0].numel(), step):
-        block = slice(start, start + step)
-        rows = torch.stack([u[block].double() for u in left])
-        columns = torch.stack([v[block].double() for v in right])
-        total += rows @ columns.T
+    size = left[0].numel()
+    rows, columns = (total.new_empty(len(side), min(step, size)) for side in (left, right))
+    for start in range(0, size, step):
+        width = min(step, size - start)
+        for side, block in ((left, rows), (right, columns)):
+            for row, u in zip(block, side, strict=True):
+                row[:width].copy_(u[start : start + width])
+        total += rows[:, :width] @ columns[:, :width].T
     return total
 
 

@@ -41,6 +41,11 @@ class Stored:
             return self.data
         return self.data.to(self.dtype).mul_(self.scale.to(self.dtype))
 
+    def norm(self) -> Tensor:
+        """Euclidean length, a float64 scalar tensor; as precise as the vector's own dtype."""
+        precise = torch.promote_types(self.data.dtype, torch.float32)
+        return self.scale * torch.linalg.vector_norm(self.data, dtype=precise).double()
+
 
 def stored_gram(left: Sequence[Stored], right: Sequence[Stored]) -> Tensor:
     """All inner products of stored vectors, [N, M] float64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -139,26 +140,35 @@ def tournament(
         at = theta
         if method == "trotter":
             at = theta - 2 * steps * lr * _mean_field(sources, theta)
-        g_targets = {name: objective.gradient(at) for name, objective in targets.items()}
-        losses = {name: float(objective.loss(theta)) for name, objective in targets.items()}
+        losses, g_targets = {}, {}
+        for name, objective in targets.items():
+            value, g_targets[name] = objective.loss_and_gradient(at)
+            losses[name] = float(value if at is theta else objective.loss(theta))
+        combined = Stored.of(_weighted(g_targets, weights), True)
         if method == "stage":
             sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
             matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
             full = fits_in_full(theta, len(sources))
             g = [Stored.of(source.gradient(theta), full) for source in sources.values()]
+            along = stored_gram(g, [combined])[:, 0]
             resampler = None
         else:
             g, v, resampler = _vectors(
                 sources, g_targets, weights, theta, hvp, chunks, seed, progress
             )
-            scale = steps * lr
-            matrices = {name: scale**2 * _effects(sources, g, v[name]) for name in targets}
+            # All inner products in one pass over the gradients.
+            products = stored_gram(g, [*itertools.chain(*v.values()), combined])
+            *blocks, along = products.split([len(g)] * len(v) + [1], dim=1)
+            matrices = {
+                name: (steps * lr) ** 2 * _effects(sources, block.cpu())
+                for name, block in zip(v, blocks, strict=True)
+            }
     return Tournament(
         names=list(sources),
         matrix=_weighted(matrices, weights),
         targets=matrices,
         target_losses=losses,
-        gradients=_baseline_figures(sources, g, g_targets, weights),
+        gradients=_baseline_figures(sources, g, combined, along.flatten()),
         cost=cost,
         lr=lr,
         steps=steps,
@@ -209,30 +219,35 @@ def _vectors(
     all_v: dict[str, list[Stored]] = {name: [] for name in g_targets}
     parts: list[list[Part]] = []
     for source in tqdm(sources.values(), desc="sources", disable=not progress):
-        g = torch.zeros_like(theta)
-        v = {name: torch.zeros_like(theta) for name in g_targets}
+        sums: dict[str, Tensor] = {}
         parts.append([])
         for share, chunk in source.chunks(chunks):
             mixed = torch.zeros(0, dtype=torch.float64)
             for n, (name, direction) in enumerate(g_targets.items()):
                 g_chunk, v_chunk = chunk.gradient_and_hvp(theta, direction, hvp, check=False)
-                v[name].add_(v_chunk, alpha=share)
+                _add(sums, f"product {name}", v_chunk, share)
                 if n == 0:
-                    g.add_(g_chunk, alpha=share)
+                    _add(sums, "gradient", g_chunk, share)
                 if sketch is not None:
                     share_of = weights[name] * sketch(v_chunk)
                     mixed = share_of if n == 0 else mixed + share_of
             if sketch is not None:
                 parts[-1].append(Part(share, sketch(g_chunk), mixed))
-        all_g.append(Stored.of(g, full))
-        for name in v:
-            all_v[name].append(Stored.of(v[name], full))
+        all_g.append(Stored.of(sums["gradient"], full))
+        for name in g_targets:
+            all_v[name].append(Stored.of(sums[f"product {name}"], full))
     return all_g, all_v, Resampler(parts) if sketch is not None else None
 
 
-def _effects(sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[Stored]) -> Tensor:
-    """sigma_ij = <v_j, g_i> - <v_i, g_j> of all pairs, [N, N] on the CPU."""
-    products = stored_gram(g, v).cpu()
+def _add(sums: dict[str, Tensor], key: str, u: Tensor, share: float) -> None:
+    if key in sums:
+        sums[key].add_(u, alpha=share)
+    else:
+        sums[key] = u if share == 1.0 else share * u
+
+
+def _effects(sources: Mapping[str, Objective], products: Tensor) -> Tensor:
+    """sigma_ij = <v_j, g_i> - <v_i, g_j> of all pairs from <g_i, v_j>, [N, N] on the CPU."""
     sigma = products - products.T
     for name, row in zip(sources, sigma, strict=True):
         if bool(row.isnan().all()) or not bool(torch.isfinite(row).any()):
@@ -246,14 +261,11 @@ def _effects(sources: Mapping[str, Objective], g: Sequence[Stored], v: Sequence[
 def _baseline_figures(
     sources: Mapping[str, Objective],
     g: Sequence[Stored],
-    g_targets: Mapping[str, Tensor],
-    weights: Mapping[str, float],
+    target: Stored,
+    along: Tensor,
 ) -> dict[str, dict[str, float]]:
-    target = Stored.of(_weighted(g_targets, weights), True)
-    norms = torch.stack([stored_gram([u], [u])[0, 0].sqrt() for u in g])
-    along = stored_gram(g, [target])[:, 0]
-    length = stored_gram([target], [target])[0, 0].sqrt()
-    cosines = along / (norms * length).clamp(min=1e-300)
+    norms = torch.stack([u.norm() for u in g])
+    cosines = along / (norms * target.norm()).clamp(min=1e-300)
     return {
         "gradient norm": dict(zip(sources, norms.tolist(), strict=True)),
         "cosine": dict(zip(sources, cosines.tolist(), strict=True)),

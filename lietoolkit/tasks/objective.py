@@ -147,15 +147,18 @@ class ModelObjective(Objective):
             losses = [w * self.kind.loss(self.model, b).double() for w, b in self._parts(batch)]
         return torch.stack(losses).sum()
 
-    def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
+    def _loss_and_gradient(self, theta: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         # Gradients accumulate straight into views of one flat vector: no second copy.
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
         with torch.enable_grad(), self._at(theta) as parameters:
             for parameter, view in zip(parameters, self.space.unflatten(g), strict=True):
                 parameter.grad = view
+            value = torch.zeros((), dtype=torch.float64, device=g.device)
             for weight, part in self._parts(batch):
-                (weight * self.kind.loss(self.model, part)).backward(inputs=parameters)
-        return g
+                loss = weight * self.kind.loss(self.model, part)
+                loss.backward(inputs=parameters)
+                value += loss.detach().double()
+        return value, g
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
