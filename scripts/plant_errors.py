@@ -51,7 +51,7 @@ MISTAKES = (
             "zip((a.theta, *a.buffers), (b.theta, *b.buffers), strict=True)",
             "zip((a.theta,), (b.theta,), strict=True)", "test_order"),
     Mistake("no curvature in the reverse step", "training/reverse.py",
-            "outer[0] + hc", "outer[0]", "test_training"),
+            "cotangent.theta + hc", "cotangent.theta", "test_training"),
     Mistake("flipped sign of forgetting", "order/schedule_bracket.py",
             ".sub_(everything)", ".sub_(everything).neg_()", "test_order"),
     Mistake("flipped sign of the measured effect", TRUTH,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,13 +30,20 @@ class Step(NamedTuple):
 
 
 class Reversed(NamedTuple):
-    """One step seen in reverse: the states around it and the cotangents of both."""
+    """One step seen in reverse.
+
+    Attributes:
+        index: of the step. before, after: the states around it. gradient: it was made with.
+        cotangent: of the state before.
+        curvature: Hc, what curvature added to that of the parameters.
+    """
 
     index: int
     before: TrainingState
     after: TrainingState
-    cotangent_before: TrainingState
-    cotangent_after: TrainingState
+    gradient: Tensor
+    cotangent: TrainingState
+    curvature: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,11 @@ def update(
 
 
 def run_trajectory(
-    steps: Sequence[Step], state: TrainingState, optimizer: Optimizer, every: int | None = None
+    steps: Sequence[Step],
+    state: TrainingState,
+    optimizer: Optimizer,
+    every: int | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
 ) -> Trajectory:
     r"""Run the steps and keep what a walk in reverse needs.
 
@@ -93,6 +104,7 @@ def run_trajectory(
         optimizer: the update.
         every: keep every so manieth state; 1 keeps all, with their gradients. Default: all where
             they fit, else :math:`\lceil\sqrt n\rceil`; between kept states the run is repeated.
+        watch: is shown the number and the gradient of each step.
     """
     if every is None:
         each = 2 + len(state.buffers)
@@ -106,6 +118,8 @@ def run_trajectory(
             states[s] = state
         if every == 1:
             gradients[s] = g
+        if watch is not None:
+            watch(s, g)
         state = update(optimizer, state, g, step.sizes)
     return Trajectory(list(steps), optimizer, states, gradients, state)
 
@@ -131,9 +145,11 @@ def reverse_steps(
         block = _block(trajectory, first, last)
         for index in reversed(range(first, last)):
             step, (before, g) = trajectory.steps[index], block.pop()
-            pulled = _pull(step, trajectory.optimizer, before, g, cotangent, hvp)
-            yield Reversed(index, before, after, pulled, cotangent)
-            after, cotangent = before, pulled
+            cotangent, c = pull_update(trajectory.optimizer, before, g, step.sizes, cotangent)
+            _, hc = step.source.gradient_and_hvp(before.theta, c, hvp, step.batch, check=False)
+            cotangent = TrainingState(cotangent.theta + hc, cotangent.buffers, before.step)
+            yield Reversed(index, before, after, g, cotangent, hc)
+            after = before
         last = first
 
 
@@ -154,8 +170,31 @@ def pull_back(trajectory: Trajectory, cotangent: TrainingState, hvp: str = "auto
     tensor([0.3600], dtype=torch.float64)
     """
     for step in reverse_steps(trajectory, cotangent, hvp):
-        cotangent = step.cotangent_before
+        cotangent = step.cotangent
     return cotangent
+
+
+def pull_update(
+    optimizer: Optimizer,
+    state: TrainingState,
+    g: Tensor,
+    sizes: Sequence[float],
+    cotangent: TrainingState,
+) -> tuple[TrainingState, Tensor]:
+    """Pull a cotangent through the updates of one step, as if its gradient were a constant.
+
+    Returns:
+        The cotangent of the state before them, and that of the gradient.
+    """
+    states = [state]
+    for lr in sizes[:-1]:
+        states.append(optimizer.step(states[-1], g, lr))
+    outer = [cotangent.theta, *cotangent.buffers]
+    total = torch.zeros_like(g)
+    for before, lr in zip(reversed(states), reversed(sizes), strict=True):
+        *outer, c = _through_update(optimizer, before, g, lr, outer)
+        total += c
+    return TrainingState(outer[0], tuple(outer[1:]), state.step), total
 
 
 def at_end(trajectory: Trajectory, cotangent: Tensor) -> TrainingState:
@@ -187,27 +226,6 @@ def _block(trajectory: Trajectory, first: int, last: int) -> list[tuple[Training
         if index + 1 < last:
             state = update(trajectory.optimizer, state, g, step.sizes)
     return block
-
-
-def _pull(
-    step: Step,
-    optimizer: Optimizer,
-    before: TrainingState,
-    g: Tensor,
-    cotangent: TrainingState,
-    hvp: str,
-) -> TrainingState:
-    states = [before]
-    for lr in step.sizes[:-1]:
-        states.append(optimizer.step(states[-1], g, lr))
-    outer = [cotangent.theta, *cotangent.buffers]
-    total: Tensor | None = None
-    for state, lr in zip(reversed(states), reversed(step.sizes), strict=True):
-        *outer, c = _through_update(optimizer, state, g, lr, outer)
-        total = c if total is None else total + c
-    assert total is not None
-    hc = step.source.gradient_and_hvp(before.theta, total, hvp, step.batch, check=False)[1]
-    return TrainingState(outer[0] + hc, tuple(outer[1:]), before.step)
 
 
 def _through_update(
