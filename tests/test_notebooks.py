@@ -136,6 +136,35 @@ def test_pictures_show_something_and_say_what(path: Path) -> None:
         assert colors(output.data["image/png"]) > 8
 
 
+# What a reader takes from a cell: the prose, and the questions of bets. Not results: formulas,
+# addresses, code, the time a notebook takes, numbers of notebooks, names.
+NO_RESULT = r"\$\$?[^$]+\$\$?|\]\([^)]*\)|`[^`]*`|About \d+ minutes|\b[01]\d\b|SmolLM2-\w+|float\d+"
+
+
+def numbers(text: str) -> set[float]:
+    """Numbers of two digits and more, which may be written with separators of thousands."""
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    return {float(found) for found in re.findall(r"\d+\.\d+|\d{2,}", plain)}
+
+
+def test_numbers_are_read_from_prose() -> None:
+    prose = "About 30 minutes. In [03](03_x.ipynb) $2^{10}$ gave 1,956 stages, 25 times, 7.5 %."
+    assert numbers(re.sub(NO_RESULT, " ", prose)) == {1956, 25, 7.5}
+
+
+@pytest.mark.parametrize("path", COURSE, ids=names(COURSE))
+def test_every_number_in_the_prose_is_in_a_cell(path: Path) -> None:
+    """Printed by a cell, or set in its code; what the question of a bet says counts as prose."""
+    notebook = read(path)
+    bets = [c for c in code(notebook) if c.source.startswith("course.bet(")]
+    cells = [c for c in code(notebook) if c not in bets]
+    known = numbers("\n".join(c.source + "\n" + text_of(c) for c in cells))
+    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    prose += [text_of(c).split("(")[0] for c in bets]  # the answers to choose from may be wrong
+    claimed = numbers(re.sub(NO_RESULT, " ", "\n".join(prose)))
+    assert claimed <= known, sorted(claimed - known)
+
+
 def colors(png: str) -> int:
     import io
 

@@ -37,8 +37,8 @@ run = course.setup(globals())
 # %% [markdown]
 # ## Two bowls
 #
-# The simplest loss is a quadratic bowl, $L(x) = \frac12 (x - c)^\top H (x - c)$: its gradient is
-# $g = H(x - c)$, its matrix of second derivatives (the **Hessian**) is $H$ everywhere. Ours are
+# The simplest loss is a quadratic bowl, $L(x) = \frac{1}{2} (x - c)^\top H (x - c)$: its gradient
+# is $g = H(x - c)$, its matrix of second derivatives (the **Hessian**) is $H$ everywhere. Ours are
 # stiff along one axis and soft along the other. Both have their minimum at the origin; bowl B is
 # turned by 35°.
 

@@ -57,8 +57,7 @@ print(f"length of v {v.norm():.3f}, of Hv {truth.norm():.3f}")
 # ## Three ways
 #
 # 1. **Finite difference.** $Hv$ is how the gradient changes along $v$. So move a little both ways
-# and    subtract: $Hv \approx \big(g(\theta + \epsilon v) - g(\theta - \epsilon v)\big) /
-# 2\epsilon$.
+#    and subtract: $Hv \approx \frac{g(\theta + \epsilon v) - g(\theta - \epsilon v)}{2\epsilon}$.
 # 2. **Double backward.** $\langle g(\theta), v\rangle$ is a number. Its gradient is $Hv$.
 # 3. **Forward over reverse.** Push the direction $v$ through the computation of the gradient.
 

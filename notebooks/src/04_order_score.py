@@ -141,7 +141,7 @@ course.reveal("04.growth", f"{nearest} times", f"{growth:.1f} times")
 # %% tags=["nbval-check-output"]
 relative = effects.lrs * effects.stiffness
 columns = [1, 3, 4, 6]
-print("signs right of 15, local score")
+print(f"signs right of {effects.measured.shape[-1]}, local score")
 print("lr × curvature " + "".join(f"{relative[j]:7.2f}" for j in columns))
 for k, row in zip(effects.steps, effects.signs_right("local"), strict=True):
     print(f"{k:2} steps       " + "".join(f"{row[j]:7}" for j in columns))
@@ -208,6 +208,6 @@ course.hint("4.1")
 course.finish("04")
 
 # %% [markdown]
-# **Next.** Two sources have two orders. Six have 720, and a dozen half a billion. In
+# **Next.** Two sources have two orders, three have six, N have N!: soon too many to try. In
 # [05 · tournaments](05_tournaments.ipynb) all pairs together give one order, for the price of one
 # gradient and one product a source.

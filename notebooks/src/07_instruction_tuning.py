@@ -66,6 +66,8 @@ print(f"stiffest source: {stiffest}; lr = {rule.lr:.2e}")
 for name, matrix in t.targets.items():
     print(f"{name:10} largest pair effect {float(matrix.abs().max()):.0e} nats; "
           f"plan: {' '.join(language.best_of(t, names, name))}")  # fmt: skip
+signs = len(names) * (len(names) - 1) // 2 * len(t.targets)
+print(f"{signs} signs: every pair of sources, for each target")
 
 # %% [markdown]
 # ## Predict
@@ -73,7 +75,7 @@ for name, matrix in t.targets.items():
 # %%
 course.bet(
     "07.signs",
-    "Every pair, for every target, trained for real in both orders: 30 signs. Predicted right…",
+    f"Every pair, for every target, trained for real in both orders: {signs} signs. Right are…",
     ["all of them", "more than 9 in 10", "more than 7 in 10", "fewer"],
 )
 
@@ -153,7 +155,7 @@ for column, name in enumerate(study.targets):
     print(f"target {name}: {hits} of {len(pairs) // 2} signs right")
 
 # %%
-share = right / (len(pairs) // 2 * len(study.targets))
+share = right / signs
 bins = ["fewer", "more than 7 in 10", "more than 9 in 10", "all of them"]
 course.reveal("07.signs", bins[np.digitize(share, [0.7, 0.9, 1.0])], f"{share:.0%}")
 
@@ -176,7 +178,7 @@ course.reveal("07.size", bins[np.digitize(ratio, [0.003, 0.03, 0.3])], f"{ratio:
 # %% [markdown]
 # At this step size a stage moves the model very little, and the order of two small moves matters
 # less still: lr enters squared. So train on: five steps a source, each five times as long. In the
-# local picture that is 625 times the order effect.
+# local picture the order effect grows like the square of the way.
 
 # %% tags=["nbval-check-output"]
 ends = {"start": study.theta}
@@ -185,7 +187,8 @@ for label, order in (("plan", plan), ("reverse", plan[::-1])):
 after = {label: float(study.targets[goal].loss(theta)) for label, theta in ends.items()}
 print("loss:", ", ".join(f"{label} {value:.4f}" for label, value in after.items()))
 grown = (after["plan"] - after["reverse"]) / difference
-print(f"plan minus reverse: {grown:.0f} times that of one short step")
+print(f"plan minus reverse: {grown:.0f} times that of one short step; "
+      f"in the local picture {(5 * 5) ** 2} times")  # fmt: skip
 
 # %%
 for row in study.rows[goal][:4]:
@@ -196,7 +199,7 @@ for row in study.rows[goal][:4]:
 # %% [markdown]
 # **What you just saw.** The signs can be right where the text does not change at all: the most
 # likely token stays the most likely one while its probability moves a little. Where the factor is
-# far from 625, or negative, the local picture has ended, as in notebook 04.
+# far from that of the local picture, or negative, that picture has ended, as in notebook 04.
 #
 # ## Exercise
 #

@@ -70,6 +70,8 @@ print(f"lr × curvature = {rule.eta_lambda_max:.2f} at lr = {rule.lr:.1e}")
 for name, matrix in t.targets.items():
     print(f"{name:12} largest pair effect {float(matrix.abs().max()):.0e} nats; "
           f"plan: {' '.join(language.best_of(t, names, name))}")  # fmt: skip
+signs = len(names) * (len(names) - 1) // 2 * len(t.targets)
+print(f"{signs} signs: every pair of sources, for each target")
 
 # %% [markdown]
 # ## Predict
@@ -85,7 +87,7 @@ course.bet(
 # %%
 course.bet(
     "08.signs",
-    "Every pair of sets, for every target, trained in both orders: 30 signs. Predicted right…",
+    f"Every pair of sets, for every target, trained in both orders: {signs} signs. Right are…",
     ["all of them", "more than 9 in 10", "more than 7 in 10", "fewer"],
 )
 
@@ -156,7 +158,7 @@ for column, name in enumerate(study.targets):
     print(f"target {name}: {hits} of {len(pairs) // 2} signs right")
 
 # %%
-share = right / (len(pairs) // 2 * len(study.targets))
+share = right / signs
 bins = ["fewer", "more than 7 in 10", "more than 9 in 10", "all of them"]
 course.reveal("08.signs", bins[np.digitize(share, [0.7, 0.9, 1.0])], f"{share:.0%}")
 
