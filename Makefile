@@ -19,11 +19,13 @@ OUT ?= out
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test lint types contract unit planted slow notebooks format pins clean
+.PHONY: help install report course pages test lint types contract unit planted slow notebooks format pins clean
 
 help:
 	@echo 'make report      plan, prove and report; MODEL= SOURCES=folder TARGET=file OBJECTIVE=lm|sft|dpo'
 	@echo '                 OPTIMIZER= STEPS= LR= VERIFY= OUT= ARGS= as in lietoolkit plan --help'
+	@echo 'make course      open the course in JupyterLab'
+	@echo 'make pages       write the course as HTML pages that need no network, into out/pages'
 	@echo 'make test        all that continuous integration runs'
 	@echo '  lint types contract unit planted slow notebooks: its parts'
 	@echo 'make format      format the code'
@@ -36,6 +38,13 @@ report: .venv/installed-course
 	  $(if $(SOURCES),--sources "$(SOURCES)") $(foreach file,$(TARGET),--target "$(file)") \
 	  --optimizer "$(OPTIMIZER)" --steps "$(STEPS)" $(if $(LR),--lr "$(LR)") \
 	  --verify "$(VERIFY)" --out "$(OUT)" $(ARGS)
+
+# --- the course ------------------------------------------------------------------------------
+course: .venv/installed-course
+	$(BIN)/jupyter lab notebooks/index.ipynb
+
+pages: .venv/installed-course
+	$(BIN)/lietoolkit course pages
 
 # --- installing ------------------------------------------------------------------------------
 install: .venv/installed-dev

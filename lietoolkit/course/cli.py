@@ -1,4 +1,4 @@
-"""``lietoolkit course list | run | progress | export | reset``."""
+"""``lietoolkit course list | run | pages | progress | export | reset``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ def run(
     if values:
         raise InputError(f"run: expected nothing after the notebook, found {' '.join(values)}")
     typer.echo(f"Wrote {execute(number, read_parameters(pairs), out)}")
+
+
+@app.command()
+def pages(
+    out: Annotated[Path, typer.Option(help="folder of the pages")] = Path("out/pages"),
+) -> None:
+    """Write all notebooks as HTML pages that need no network."""
+    from lietoolkit.course.pages import build_pages
+
+    made = build_pages(out)
+    typer.echo(f"Wrote {len(made)} pages; begin with {made[0]}")
 
 
 @app.command()
