@@ -11,6 +11,7 @@ from lietoolkit.geometry.bracket import lie_bracket, order_score
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.effects import predict_order_effect
+from lietoolkit.order.from_end import plan_from_end
 from lietoolkit.order.stepsize import lambda_max, step_size
 from lietoolkit.order.tournament import Tournament, tournament
 from lietoolkit.planning import OrderPlan, plan_order
@@ -35,6 +36,7 @@ __all__ = [
     "lie_bracket",
     "measure_order_effect",
     "order_score",
+    "plan_from_end",
     "plan_order",
     "predict_order_effect",
     "run_schedules",
