@@ -160,12 +160,25 @@ def _leaks(solved: nbformat.NotebookNode, student: nbformat.NotebookNode) -> lis
     return [line for line in lines if len(line) > 8 and line in text]
 
 
-def test_the_scan_finds_a_leak() -> None:
-    name = SOURCES[0].stem
-    leaky = builder.student_notebook(SOLVED[name])
-    assert _leaks(SOLVED[name], leaky) == []
-    leaky.cells[3]["outputs"] = [{"text": "x = x + t / steps * field(x)"}]
-    assert _leaks(SOLVED[name], leaky) == ["x = x + t / steps * field(x)"]
+@pytest.mark.parametrize("name", SOLVED)
+def test_a_leaked_solution_is_noticed(name: str) -> None:
+    """Each solution in turn, in a student's cell, in a printed text, or in the prose."""
+    solved, leaks = SOLVED[name], 0
+    assert _leaks(solved, builder.student_notebook(solved)) == []
+    for cell in solved.cells:
+        for region in re.findall(r"BEGIN SOLUTION\n(.*?)### END SOLUTION", cell.source, re.S):
+            for place in ("code", "output", "prose"):
+                leaky = builder.student_notebook(solved)
+                at = next(
+                    c for c in leaky.cells if (c.cell_type == "markdown") == (place == "prose")
+                )
+                if place == "output":
+                    at["outputs"] = [{"text": region}]
+                else:
+                    at["source"] += "\n" + region
+                assert _leaks(solved, leaky), region
+            leaks += 1
+    assert leaks >= 3
 
 
 def test_hints_are_folded_and_solutions_come_from_the_source(tmp_path, monkeypatch) -> None:
