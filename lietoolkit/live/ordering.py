@@ -11,6 +11,7 @@ import numpy as np
 from lietoolkit.errors import InputError
 from lietoolkit.live.controls import choice, tick
 from lietoolkit.live.figure import LiveFigure, new_figure
+from lietoolkit.live.labels import labels, set_labels
 from lietoolkit.live.tournaments import MARKS, RANKINGS, example_matrix
 from lietoolkit.order.linear_ordering import order_value
 from lietoolkit.plots.common import BLUE, GRAY, ORANGE
@@ -70,8 +71,7 @@ def explore_ordering(
                       rotation_mode="anchor")
         for i in range(n)
     ]  # fmt: skip
-    cells = [[table_ax.text(j, i, "", ha="center", va="center") for j in range(n)]
-             for i in range(n)]  # fmt: skip
+    cells = labels(table_ax)
     ranks.axhline(0, color=GRAY, linewidth=0.8)
     (curve,) = ranks.plot([], [], "-", color="black", linewidth=1.5, label="all orders")
     marks = {
@@ -92,11 +92,11 @@ def explore_ordering(
     def update(target: str, by: str, **use: bool) -> str:
         kept = [i for i, name in enumerate(names) if use[_USE + name]]
         full = tables[target]
-        artists = [*beside, *below, *(t for row in cells for t in row)]
-        for artist in artists:
+        for artist in (*beside, *below):
             artist.set_text("")
         if len(kept) < 2:
             image.set_data(np.full((n, n), np.nan))
+            set_labels(cells, [], [], [])
             for artist in (curve, *marks.values(), shown):
                 artist.set_data([], [])
             note.set_text("tick at least two sources")
@@ -112,9 +112,15 @@ def explore_ordering(
             below[i].set_y(len(kept) - 0.35)
             for j, b in enumerate(order):
                 if i != j:
-                    value = drawn[i, j] = part[a, b] / unit
-                    cells[i][j].set_text(f"{value:+.2f}".replace("-", "\N{MINUS SIGN}"))
-                    cells[i][j].set_color("white" if abs(value) > 0.62 else "black")
+                    drawn[i, j] = part[a, b] / unit
+        filled = np.argwhere(np.isfinite(drawn))
+        shares = drawn[tuple(filled.T)]
+        set_labels(
+            cells,
+            [f"{share:+.2f}".replace("-", "\N{MINUS SIGN}") for share in shares],
+            [(j, i) for i, j in filled],
+            ["white" if abs(share) > 0.62 else "black" for share in shares],
+        )
         image.set_data(np.ma.masked_invalid(drawn))
         orders = np.array(list(permutations(range(len(kept)))))
         upper = np.triu_indices(len(kept), 1)
@@ -142,8 +148,7 @@ def explore_ordering(
             f"orders; against its reverse {2 * value:+.1e} nats."
         )
 
-    moving = [image, *beside, *below, *(t for row in cells for t in row), curve, *marks.values(),
-              shown, note]  # fmt: skip
+    moving = [image, *beside, *below, cells, curve, *marks.values(), shown, note]
     return LiveFigure(figure, update, controls, moving)
 
 
