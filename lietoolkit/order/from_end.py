@@ -18,6 +18,7 @@ from lietoolkit.order.tournament import check_sources
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
 from lietoolkit.training.reverse import (
     Step,
+    Trajectory,
     at_end,
     pull_back,
     pull_update,
@@ -77,23 +78,30 @@ def plan_from_end(
     it), then i, then the stages already chosen, and read the target's loss. N(N+1)/2 - 1 training
     runs of all sources.
 
-    *Linear:* one interleaved run z over all of R serves all candidates. Two parts of what changes
-    when i moves to its end are kept apart. The optimizer's own part is replayed: the run's
-    gradients, those of i left out, give a state :math:`z^{-i}` without a new gradient, with the
-    buffers, step counter and step sizes of a run without i; from there i and the chosen stages are
-    trained for real, which gives a loss. The part of curvature, that the others' gradients are
-    read elsewhere when i is missing, is linear: with :math:`\lambda` the cotangent of that loss,
-    carried back along z, and c the cotangent of a step's gradient,
+    *Linear:* one interleaved run z over all of R, with end :math:`z_T`, serves all candidates.
+    What is different when i is missing from it has two parts. The optimizer's own is replayed: the
+    run's gradients without those of i give a state :math:`z^{-i}` at no gradient's cost, with the
+    buffers, step counter and step sizes of a run without i. The other is curvature: the others'
+    gradients would be read elsewhere. With :math:`\lambda` the cotangent of the loss at
+    :math:`z_T` through the stages already chosen, carried back along z, and c that of a step's
+    gradient, both together change the loss by
 
-    .. math:: \mathrm{score}_i = L_E(z^{-i}, \mathrm{then}\ i, \mathrm{then\ the\ rest})
+    .. math:: p_i = \langle\lambda_T, z^{-i} - z_T\rangle
               + \sum_{s \notin i} \langle H_s c_s,\ \theta^{-i}_s - \theta_s\rangle
 
-    The sum needs no :math:`\theta^{-i}_s`: :math:`Hc` of the others, carried back through the
-    updates alone, is paired with :math:`z_s - z_{s+1}` at each step of i, over parameters and
-    buffers, for a step that is left out leaves the buffers as they were. For small steps of
-    plain SGD, and evenly many sweeps, scores differ by
-    :math:`-\frac{1}{2} k^2\eta^2 \sum_j \sigma_{ij}`, the row sums of the tournament; nothing of
-    second order is left over. A round costs 3 gradients a step of R, and the stages at its end.
+    Curvature takes much of a displacement back in a long run, so only the share :math:`\rho_i` of
+    it is kept that explains :math:`p_i`, between 0 and 1:
+
+    .. math:: \mathrm{score}_i = L_E(z_T + \rho_i (z^{-i} - z_T),\ \mathrm{then}\ i,\
+              \mathrm{then\ those\ chosen}) + p_i - \rho_i \langle\lambda_T, z^{-i} - z_T\rangle
+
+    The sum needs no :math:`\theta^{-i}_s`: Hc of the others, carried back through the updates
+    alone, is paired with :math:`z_s - z_{s+1}` at each step of i, over parameters and buffers,
+    for a step that is left out leaves the buffers as they were. For small steps of plain SGD, of
+    constant size, and evenly many sweeps, scores differ by
+    :math:`-\frac{1}{2} k^2\eta^2 \sum_j \sigma_{ij}`, the row sums of the tournament: no other
+    term of second order is left. In training runs of all sources the first round costs 4 (exact:
+    N, so that few sources are better scored exactly); with m sweeps, m/k of that.
 
     Args:
         sources: two or more objectives by name; the turns of the interleaved run follow this order.
@@ -235,21 +243,43 @@ def _linear(
                 without[i] = update(run.optimizer, without[i], g, step.sizes)
 
     joint = run_trajectory([step for _, step in turns], run.start, run.optimizer, watch=replay)
-    scores = {
-        i: run.loss_after(without.pop(i), [i, *chosen], len(remaining) - 1) for i in candidates
-    }
     rest = run_trajectory(list(run.stages(chosen, len(remaining))), joint.end, run.optimizer)
     cotangent = pull_back(rest, at_end(rest, run.target.gradient(rest.end.theta)), run.hvp)
-    # By candidate: cotangent of what the others' curvature makes of a displaced state.
+    curvature = _curvature(run, joint, cotangent, [name for name, _ in turns], candidates)
+    scores = {}
+    for i in candidates:
+        away = state_minus(without.pop(i), joint.end)
+        straight = float(state_dot(run.sources[i], cotangent, away))
+        change = straight + curvature[i]
+        kept = min(max(change / straight, 0.0), 1.0) if straight else 1.0
+        state = TrainingState(
+            joint.end.theta + kept * away.theta,
+            tuple(b + kept * x for b, x in zip(joint.end.buffers, away.buffers, strict=True)),
+            away.step,
+        )
+        loss = run.loss_after(state, [i, *chosen], len(remaining) - 1)
+        scores[i] = loss + change - kept * straight
+    return scores
+
+
+def _curvature(
+    run: _Run,
+    joint: Trajectory,
+    cotangent: TrainingState,
+    turns: Sequence[str],
+    candidates: Sequence[str],
+) -> dict[str, float]:
+    """What the curvature of the others does to the loss when a candidate's steps are left out."""
+    change = dict.fromkeys(candidates, 0.0)
     bent = {i: at_end(joint, torch.zeros_like(joint.end.theta)) for i in candidates}
     for step in reverse_steps(joint, cotangent, run.hvp):
-        name, (source, _, sizes) = turns[step.index]
+        source, _, sizes = joint.steps[step.index]
         for i in candidates:
-            if i == name:
+            if i == turns[step.index]:
                 left_out = state_minus(step.before, step.after)
-                scores[i] += float(state_dot(source, bent[i], left_out))
+                change[i] += float(state_dot(source, bent[i], left_out))
             else:
                 pulled, _ = pull_update(run.optimizer, step.before, step.gradient, sizes, bent[i])
                 theta = pulled.theta + step.curvature
                 bent[i] = TrainingState(theta, pulled.buffers, pulled.step)
-    return scores
+    return change
