@@ -74,6 +74,7 @@ def test_redraw_equals_drawing_anew() -> None:
     figure.set(t=0.8)
     difference = np.abs(pixels(figure).astype(int) - pixels(live.explore_flows(t=0.8)).astype(int))
     assert difference.max() <= 2
+    assert (pixels(figure) == np.asarray(figure._agg.buffer_rgba())[:, :, :3]).all()
 
 
 def test_errors_are_shown_and_kept() -> None:

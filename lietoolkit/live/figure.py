@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import html
 import io
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from zlib import compress, crc32
 
 import anywidget
 import ipywidgets
 import traitlets
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _HERE = files("lietoolkit.live")
 # Everything that went wrong in a figure of this process, for tests and for the end of a notebook.
@@ -119,12 +123,12 @@ class LiveFigure:
         import numpy as np
         from PIL import Image
 
-        pixels = np.asarray(self._agg.buffer_rgba())
-        image = Image.fromarray(pixels).convert("RGB")
-        if small:
-            image = image.quantize(192, dither=Image.Dither.NONE)
+        pixels = np.asarray(self._agg.buffer_rgba())[:, :, :3]
+        if not small:
+            return _quick_png(pixels)
         out = io.BytesIO()
-        image.save(out, "png", compress_level=9 if small else 1)
+        image = Image.fromarray(pixels).quantize(192, dither=Image.Dither.NONE)
+        image.save(out, "png", compress_level=9)
         return out.getvalue()
 
     def widget(self) -> ipywidgets.Widget:
@@ -168,6 +172,22 @@ class LiveFigure:
             control = self.controls[name]
             inside[name] = float(min(max(value, control.min), control.max))
         self.set(**inside)
+
+
+def _quick_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of [height, width, 3] bytes, in about half of Pillow's time: no filter is tried."""
+    import numpy as np
+
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter, 0: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, red green blue
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", compress(rows.tobytes(), 1)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def picture(

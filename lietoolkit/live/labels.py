@@ -32,7 +32,9 @@ def set_labels(
     colors: Sequence[str],
 ) -> None:
     """Put texts with their middles at places, in data coordinates."""
-    pixels = SIZE * drawn.axes.figure.dpi / 72
+    figure = drawn.get_figure(root=True)
+    assert figure is not None  # `labels` put it on axes
+    pixels = SIZE * figure.dpi / 72
     drawn.set_paths([_outline(text, pixels) for text in texts])
     drawn.set_offsets(list(places) or [(float("nan"), 0.0)])
     drawn.set_facecolor(list(colors))
