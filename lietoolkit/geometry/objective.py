@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import record
-from lietoolkit.geometry.space import VectorSpace
+from lietoolkit.geometry.space import VectorSpace, blocks
 
 HVP_METHODS = ("auto", "exact", "finite-difference")
 
@@ -159,13 +159,15 @@ class Objective:
         move = self._move(theta) if move is None else move
         # A step size needs no float64 length.
         eps = (move / torch.linalg.vector_norm(v).clamp(min=1e-30)).to(theta.dtype)
-        # In place from here on: for a large model every vector counts.
+        # In place from here on: for a large model every vector counts, and every pass over one.
         point = torch.addcmul(theta, v, eps)
         ahead = self._gradient(point, batch)
         behind = self._gradient(torch.addcmul(theta, v, -eps, out=point), batch)
-        difference = ahead.sub_(behind)
-        mean = behind.add_(difference, alpha=0.5)
-        return mean, difference.div_(2 * eps)
+        for block in blocks(theta):
+            difference = ahead[block].sub_(behind[block])
+            behind[block].add_(difference, alpha=0.5)
+            difference.div_(2 * eps)
+        return behind, ahead
 
     def _finite(self, value: Tensor, what: str) -> Tensor:
         if not bool(torch.isfinite(value).all()):

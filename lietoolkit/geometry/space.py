@@ -17,6 +17,13 @@ from lietoolkit.errors import InputError
 BLOCK = 1 << 18
 
 
+def blocks(like: Tensor) -> Iterator[slice]:
+    """Slices of a vector that stay in the cache; on a GPU the whole of it."""
+    size = like.numel()
+    step = BLOCK if like.device.type == "cpu" else max(size, 1)
+    return (slice(start, start + step) for start in range(0, size, step))
+
+
 def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     r"""All inner products :math:`G_{ij} = \langle u_i, v_j\rangle`, accumulated in float64.
 
