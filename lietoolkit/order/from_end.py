@@ -148,7 +148,8 @@ def plan_from_end(
     sizes = step_sizes(lr, steps * len(names), schedule, warmup)
     run = _Run(sources, target, rule.init(theta), rule, sizes, steps, sweeps, hvp)
     score = _exact if effort == "exact" else _linear
-    remaining, chosen, rounds = names, [], []
+    remaining, rounds = names, []
+    chosen: list[str] = []
     with metered() as cost, tqdm(total=len(names), desc="positions", disable=not progress) as bar:
         if one_shot:
             rounds.append(score(run, names, names, []))
@@ -273,9 +274,9 @@ def _curvature(
     change = dict.fromkeys(candidates, 0.0)
     bent = {i: at_end(joint, torch.zeros_like(joint.end.theta)) for i in candidates}
     for step in reverse_steps(joint, cotangent, run.hvp):
-        source, _, sizes = joint.steps[step.index]
+        source, _, sizes = joint.steps[step.number]
         for i in candidates:
-            if i == turns[step.index]:
+            if i == turns[step.number]:
                 left_out = state_minus(step.before, step.after)
                 change[i] += float(state_dot(source, bent[i], left_out))
             else:

@@ -33,12 +33,12 @@ class Reversed(NamedTuple):
     """One step seen in reverse.
 
     Attributes:
-        index: of the step. before, after: the states around it. gradient: it was made with.
+        number: of the step. before, after: the states around it. gradient: it was made with.
         cotangent: of the state before.
         curvature: Hc, what curvature added to that of the parameters.
     """
 
-    index: int
+    number: int
     before: TrainingState
     after: TrainingState
     gradient: Tensor
