@@ -19,7 +19,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "out" / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-NOTEBOOKS = ["01_flows_and_brackets", "05_tournaments"]
+# Toy figures, a matrix, a language model, and whole schedules.
+NOTEBOOKS = sorted(
+    path.stem
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")
+    if path.name[:2] in {"01", "05", "07", "10"}
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +33,7 @@ pytestmark = [
     ),
 ]
 
-# Press a key on a handle and wait until the picture has changed and is loaded; milliseconds.
+# Press a key on a handle, or click it, and wait for the changed picture to be loaded; milliseconds.
 PRESS = """([handle, image, key]) => new Promise((resolve) => {
   const began = performance.now();
   const before = image.src;
@@ -40,14 +45,14 @@ PRESS = """([handle, image, key]) => new Promise((resolve) => {
   image.addEventListener("load", done);
   setTimeout(() => resolve(null), 8000);
   handle.focus();
-  handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  if (key === "click") handle.click();
+  else handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
 })"""
 
 
-def settings(folder: Path, theme: str) -> None:
-    """JupyterLab's settings: theme, all cells rendered, no questions asked."""
+def settings(folder: Path) -> None:
+    """JupyterLab's settings: all cells rendered, no questions asked."""
     for plugin, values in {
-        "apputils-extension/themes": {"theme": theme},
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
         "notebook-extension/tracker": {"windowingMode": "none"},
     }.items():
@@ -56,14 +61,14 @@ def settings(folder: Path, theme: str) -> None:
         path.write_text(json.dumps(values))
 
 
-@pytest.fixture(scope="module", params=["JupyterLab Light", "JupyterLab Dark"])
-def lab(request, tmp_path_factory) -> Iterator[tuple[str, str]]:
-    """A running JupyterLab: its address, and the name of the theme."""
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[str]:
+    """The address of a running JupyterLab."""
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
     for name in NOTEBOOKS:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder)
-    settings(folder / "config", request.param)
+    settings(folder / "config")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,7 +94,7 @@ def lab(request, tmp_path_factory) -> Iterator[tuple[str, str]]:
                     break
             except OSError:
                 time.sleep(0.5)
-        yield address, request.param
+        yield address
     finally:
         server.terminate()
         server.wait(30)
@@ -105,15 +110,15 @@ def browser() -> Iterator:
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_control_moves_its_figure(lab, browser, name: str) -> None:
-    address, theme = lab
+def test_every_control_moves_its_figure(lab: str, browser, name: str) -> None:
+    """The notebook runs once; its figures are moved in the light theme and then in the dark one."""
     page = browser.new_page(viewport={"width": 1300, "height": 1100})
     page.set_default_timeout(120_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     # A workspace of its own: the default one would reopen the notebook of the test before.
-    page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb")
+    page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb")
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
     page.click("text=Run >> nth=0")
     page.click("text=Run All Cells >> nth=0")
@@ -123,44 +128,65 @@ def test_every_control_moves_its_figure(lab, browser, name: str) -> None:
           const all = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
           return all.length > 5 && all.every((p) => /\[\d+\]/.test(p.textContent))
             && document.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]');
-        }"""
+        }""",
+        timeout=300_000,
     )
     assert prompts.count() > 5
     assert page.locator(".jp-RenderedText[data-mime-type*=error]").count() == 0
     figures = page.locator(".jp-OutputArea-output:has(img.lietoolkit-canvas)")
-    assert figures.count() >= 2
+    assert figures.count() >= 1
     OUT.mkdir(parents=True, exist_ok=True)
-    waits: list[float] = []
-    for n in range(figures.count()):
-        figure = figures.nth(n)
-        figure.scroll_into_view_if_needed()
-        image = figure.locator("img.lietoolkit-canvas")
-        assert len(image.get_attribute("alt")) > 40
-        assert image.evaluate("image => image.complete && image.naturalWidth > 300")
-        waits += move_all(page, figure, image)
-        assert figure.locator('[role="alert"]').count() == 0
-        figure.screenshot(path=OUT / f"{name}-{n}-{theme.split()[-1].lower()}.png")
+    for theme in ("Light", "Dark"):
+        choose_theme(page, theme)
+        waits: list[float] = []
+        for n in range(figures.count()):
+            figure = figures.nth(n)
+            figure.scroll_into_view_if_needed()
+            image = figure.locator("img.lietoolkit-canvas")
+            assert len(image.get_attribute("alt")) > 40
+            assert image.evaluate("image => image.complete && image.naturalWidth > 300")
+            waits += move_all(page, figure, image)
+            assert figure.locator('[role="alert"]').count() == 0
+            figure.screenshot(path=OUT / f"{name}-{n}-{theme.lower()}.png")
+        record = {
+            "median_ms": round(statistics.median(waits)),
+            "p95_ms": round(sorted(waits)[int(0.95 * (len(waits) - 1))]),
+            "moves": len(waits),
+        }
+        (OUT / f"{name}-{theme.lower()}.json").write_text(json.dumps(record) + "\n")
     assert errors == []
-    ordered = sorted(waits)
-    record = {
-        "median_ms": round(statistics.median(waits)),
-        "p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))]),
-        "moves": len(waits),
-    }
-    (OUT / f"{name}-{theme.split()[-1].lower()}.json").write_text(json.dumps(record) + "\n")
     page.close()
 
 
+def choose_theme(page, theme: str) -> None:
+    """By the menu, as a hand would; the page keeps its kernel and figures."""
+    page.click("text=Settings >> nth=0")
+    page.hover('.lm-Menu-itemLabel:text-is("Theme")')
+    page.click(f'.lm-Menu-itemLabel:text-is("JupyterLab {theme}")')
+    light = str(theme == "Light").lower()
+    page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+
+
 def move_all(page, figure, image) -> list[float]:
-    """Move every slider from the keyboard and every list by choice; how long each took, in ms."""
+    """Move every control: sliders by the keyboard, lists and ticks by choice, points by the mouse.
+
+    Returns:
+        How long each slider and tick took to change the picture, in ms.
+    """
     waits = []
     picture = image.element_handle()
+
+    def changed(before: str) -> None:
+        page.wait_for_function("([image, old]) => image.src !== old", arg=[picture, before])
+
     lists = figure.locator("select")
     for n in range(lists.count()):
-        before = image.get_attribute("src")
+        at = lists.nth(n).evaluate("list => list.selectedIndex")
         options = lists.nth(n).locator("option").all_text_contents()
-        lists.nth(n).select_option(options[-1])
-        page.wait_for_function("([image, old]) => image.src !== old", arg=[picture, before])
+        for option in (options[at - 1], options[at]):
+            before = image.get_attribute("src")
+            lists.nth(n).select_option(option)
+            changed(before)
     handles = figure.locator(".noUi-handle")
     for n in range(handles.count()):
         handle = handles.nth(n).element_handle()
@@ -169,4 +195,18 @@ def move_all(page, figure, image) -> list[float]:
             moved.append(page.evaluate(PRESS, [handle, picture, key]))
         assert any(wait is not None for wait in moved), "a slider does nothing"
         waits += [wait for wait in moved if wait is not None]
+    ticks = figure.locator("input[type=checkbox]")
+    for n in range(ticks.count()):
+        for _ in range(2):  # off and on again, or the other way round
+            wait = page.evaluate(PRESS, [ticks.nth(n).element_handle(), picture, "click"])
+            assert wait is not None, "a tick does nothing"
+            waits.append(wait)
+    if "lietoolkit-draggable" in image.get_attribute("class"):
+        box = image.bounding_box()
+        before = image.get_attribute("src")
+        page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
+        changed(before)
     return waits
