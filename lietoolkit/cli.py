@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lietoolkit.course.cli import app as course_app
+from lietoolkit.environment import keep_freed_memory
 from lietoolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ def _writable(out: Path) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear line and exit code 2."""
+    keep_freed_memory()
     try:
         # The parser turns Ctrl-C into an exit code of its own and returns it.
         code = app(standalone_mode=False)

@@ -234,7 +234,7 @@ def plan_order(
         made = {name: build(data, name) for name, data in sources.items()}
         aims = {name: build(data, name) for name, data in targets.items()}
         notes += overlaps(made, aims) + build.notes
-        theta = space.vector()
+        theta = space.vector(share=isinstance(model, str))
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
             t = tournament(

@@ -119,9 +119,17 @@ class ParameterSpace(VectorSpace):
         # The distance of finite differences, 0 where none is accurate; see ModelObjective.
         self.difference_move: float | None = None
 
-    def vector(self) -> Tensor:
-        """A flat copy of the parameters as they are now, [P]."""
-        return self.flatten([p.detach() for p in self.tensors])
+    def vector(self, share: bool = False) -> Tensor:
+        """A flat copy of the parameters as they are now, [P].
+
+        ``share=True`` lets the parameters be views of it, so that a large model is not held twice;
+        for a model that nobody else uses.
+        """
+        theta = self.flatten([p.detach() for p in self.tensors])
+        if share:
+            for parameter, view in zip(self.tensors, self.unflatten(theta), strict=True):
+                parameter.data = view
+        return theta
 
     def flatten(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors of the parameters' shapes as one new vector [P] in the space's dtype."""

@@ -47,20 +47,19 @@ def schedule_bracket(
     [-12.0, 2.0]
     """
     full = fits_in_full(theta, len(order))
-    everything = torch.zeros_like(theta)
+    # What lies before a source, less what lies after it; one vector, moved along the order.
+    v = torch.zeros_like(theta)
     gradients = {}
     for name in order:
         g = sources[name].gradient(theta, check=False)
-        everything += g
+        v -= g
         gradients[name] = Stored.of(g, full)
-    behind = torch.zeros_like(theta)
+        del g
     total = torch.zeros_like(theta)
     for name in tqdm(order, desc="forgetting", disable=not progress):
-        g = gradients[name].load()
-        # What lies before this source, less what lies after it.
-        v = torch.add(g, behind, alpha=2).sub_(everything)
+        v += gradients[name].load()
         total += sources[name].gradient_and_hvp(theta, v, hvp, check=False)[1]
-        behind += g
+        v += gradients[name].load()
     return total, gradients
 
 

@@ -89,7 +89,8 @@ def step_size(
 ) -> StepSize:
     r"""The rule :math:`\eta\,\lambda_{\max} = 0.1` for the stiffest source.
 
-    Two products are spent on each source, and the rest on the stiffest alone.
+    One product along each source's gradient tells which is stiffest, by
+    :math:`\|Hg\| / \|g\| \le \max_i |\lambda_i|`; the others are spent on that one alone.
 
     Args:
         sources: objectives by name.
@@ -104,12 +105,14 @@ def step_size(
     values = {}
     with bar:
         for name, source in sources.items():
-            values[name] = lambda_max(source, theta, products=2)
+            g = source.gradient(theta)
+            hg = source.gradient_and_hvp(theta, g, check=False)[1]
+            values[name] = float(source.space.norm(hg) / source.space.norm(g).clamp(min=1e-30))
             bar.update()
         stiffest = max(values, key=lambda name: values[name])
-        values[stiffest] = max(values[stiffest], lambda_max(sources[stiffest], theta, products))
+        values[stiffest] = lambda_max(sources[stiffest], theta, products)
         bar.update()
-    largest = values[stiffest]
+    largest = max(values.values())
     if largest <= 0:
         return StepSize(lr or 1e-3, values, "no curvature found: the step size is a guess")
     chosen = ETA_LAMBDA / largest if lr is None else lr

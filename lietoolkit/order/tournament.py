@@ -144,7 +144,9 @@ def tournament(
         for name, objective in targets.items():
             value, g_targets[name] = objective.loss_and_gradient(at)
             losses[name] = float(value if at is theta else objective.loss(theta))
-        combined = Stored.of(_weighted(g_targets, weights), True)
+        only = len(g_targets) == 1 and set(weights.values()) == {1.0}
+        mixed = next(iter(g_targets.values())) if only else _weighted(g_targets, weights)
+        combined = Stored.of(mixed, True)
         if method == "stage":
             sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
             matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
