@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import lietoolkit as lt
@@ -78,6 +79,14 @@ def objectives_of(
         )
         out[name] = lt.ModelObjective(space.model, made, objective, space=space, name=name)
     return out
+
+
+def summary(values: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (2000, len(values))).mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def save(path: Path, result: dict[str, Any]) -> None:

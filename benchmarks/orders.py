@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save, settings_of
+from common import environment, objectives_of, rows_of, save, settings_of, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -120,14 +120,6 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
                 row["gap share"].append(float((np.median(column) - chosen) / gap))
                 row["rank"].append(1 + int((column < chosen).sum()))
     return found
-
-
-def summary(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    means = rng.choice(values, (2000, len(values))).mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(np.mean(values)), float(low), float(high)
 
 
 def table(result: dict) -> None:

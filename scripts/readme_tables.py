@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from orders import standings, summary  # noqa: E402
+from common import summary  # noqa: E402
+from orders import standings  # noqa: E402
 from pairs import accuracies  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,0 +1,219 @@
+"""Quality against compute: what each way to choose an order gains, and what it costs.
+
+    python benchmarks/frontier.py --model networks --steps 20 --optimizer adamw --draws 12
+    python benchmarks/frontier.py --model course --objective sft --sources 4 --steps 20 \
+        --optimizer adamw --lr 3e-4 --schedule linear --warmup 8
+
+Truth: every order trained. Quality: the share of the gap between the median and the best order
+(1: the best order, 0: no better than a random one), and the percentile. Cost: training runs of all
+sources. Random search keeps the best of B orders that it trains. "networks" are small regressions
+in float64; a language model is trained in float32. Resumable: draws that are there are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import environment, objectives_of, rows_of, save, settings_of, summary
+
+import lietoolkit as lt
+from lietoolkit.geometry.cost import metered
+from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.tasks.models import load_model
+from lietoolkit.tasks.toys import network_start, networks
+
+BUDGETS = (0.1, 0.3, 1.0, 3.0, 10.0)
+RANDOM = (1, 2, 3, 4, 8, 10, 16)
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(1)
+    cell = f"{args.model}-{args.objective}-n{args.sources}-k{args.steps}-{args.optimizer}"
+    path = Path(args.out) / f"{cell}-{args.schedule}.json"
+    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
+    result["settings"], result["environment"] = settings_of(args), environment()
+    for draw in range(args.draws):
+        if str(draw) not in result["draws"]:
+            result["draws"][str(draw)] = run_draw(args, draw, path.with_suffix(""))
+            save(path, result)
+    save(path, result)
+    table(result)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="networks")
+    parser.add_argument("--objective", default="sft", choices=["lm", "sft", "dpo"])
+    parser.add_argument("--data", help="folder of JSONL files; default: generated families")
+    parser.add_argument("--sources", type=int, default=5)
+    parser.add_argument("--targets", type=int, default=3, help="of a language model; else 1")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--optimizer", default="adamw", choices=["sgd", "momentum", "adamw"])
+    parser.add_argument("--lr", type=float, help="default: from --eta-lambda")
+    parser.add_argument("--eta-lambda", type=float, default=0.2, help="lr times curvature")
+    parser.add_argument("--schedule", default="constant", choices=["constant", "linear", "cosine"])
+    parser.add_argument("--warmup", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="out/frontier")
+    return parser.parse_args()
+
+
+def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
+    sources, targets, theta = material(args, args.seed + draw)
+    names = list(sources)
+    rule = lt.step_size(sources, theta)
+    lr = args.lr or args.eta_lambda / max(rule.lambda_max.values())
+    run = {"schedule": args.schedule, "warmup": args.warmup}
+    kept = {**run, "folder": f"{folder}-{draw}", "progress": True}
+    settings = (theta, lr, args.steps, args.optimizer)
+    orders = [list(order) for order in itertools.permutations(names)]
+    truth = (theta, orders, lr, args.steps, args.optimizer)
+    losses = lt.run_schedules(sources, targets, *truth, **kept)
+    solo = lt.run_schedules(
+        sources, sources | targets, theta, [[n] for n in names], lr, args.steps, args.optimizer,
+        **kept,
+    )  # fmt: skip
+    unit = len(names) * args.steps
+    plans: dict[str, dict] = {}
+    for m, (aim, target) in enumerate(targets.items()):
+        found = plans[aim] = {}
+
+        def note(planner: str, order: list[str], cost: float, found: dict = found) -> None:
+            found[planner] = {"order": order, "cost": cost / unit}
+
+        for method in ("local", "stage"):
+            t = lt.tournament(sources, target, *settings[:3], method, args.optimizer, **run)
+            note(f"tournament, {method}", t.best_order("exact"), t.cost.total)
+        figures = {**t.gradients, "solo gain": {n: -float(solo[i, len(names) + m])
+                                               for i, n in enumerate(names)}}  # fmt: skip
+        for name, baseline in baseline_orders(figures).items():
+            price = len(names) * (args.steps if name.startswith("solo") else 1)
+            note(name, baseline["order"], price)
+        for effort, one_shot, sweeps in efforts(args.steps):
+            plan = lt.plan_from_end(
+                sources, target, *settings, sweeps, effort=effort, one_shot=one_shot, **run
+            )
+            label = f"from the end, {effort}{', one-shot' if one_shot else ''}, m={sweeps}"
+            note(label, plan.order, plan.cost.total)
+        for name, planner in extra(args).items():
+            with metered() as cost:
+                order = planner(sources, target, theta, lr, args, run)
+            note(name, order, cost.total)
+    return {
+        "lr": lr,
+        "lambda_max": rule.lambda_max,
+        "start": {n: float(s.loss(theta)) for n, s in (sources | targets).items()},
+        # What a stage does to its own source: it should learn.
+        "own": {n: float(solo[i, i]) for i, n in enumerate(names)},
+        "targets": list(targets),
+        "orders": orders,
+        "losses": losses.tolist(),
+        "plans": plans,
+    }
+
+
+def efforts(steps: int) -> list[tuple[str, bool, int]]:
+    """Planning from the end, from cheap to dear."""
+    sweeps = sorted({m for m in (1, 2, steps // 4, steps // 2, steps) if m >= 1})
+    kinds = (("exact", False), ("exact", True), ("linear", True))
+    return [(effort, one_shot, m) for effort, one_shot in kinds for m in sweeps]
+
+
+def extra(args: argparse.Namespace) -> dict[str, Callable]:
+    """Further planners under study."""
+    return {}
+
+
+def material(args: argparse.Namespace, seed: int) -> tuple:
+    """Sources, targets and the start of one draw."""
+    if args.model == "networks":
+        made = networks(args.sources + 1, seed)
+        names = [f"s{i}" for i in range(args.sources)]
+        return dict(zip(names, made, strict=False)), {"target": made[-1]}, network_start(seed)
+    model, tokenizer = load_model(args.model)
+    space = lt.ParameterSpace(model)
+    count = args.batches * args.rows
+    train = rows_of(args.objective, args.data, "train", seed, count)
+    held = rows_of(args.objective, args.data, "eval", seed, count)
+    pick = random.Random(seed)
+    names = sorted(pick.sample(sorted(train), args.sources))
+    aims = sorted(pick.sample(sorted(held), args.targets))
+    sizes = (args.rows, args.batches, seed, args.max_length)
+    sources = objectives_of(space, tokenizer, args.objective, train, names, *sizes)
+    targets = objectives_of(space, tokenizer, args.objective, held, aims, *sizes)
+    return sources, {f"{aim} (target)": targets[aim] for aim in aims}, space.vector()
+
+
+def standings(result: dict) -> dict[str, dict[str, list[float]]]:
+    """Gap share, percentile and cost of every planner; one number a draw (mean over targets)."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for draw in result["draws"].values():
+        losses = np.array(draw["losses"])
+        places = {tuple(order): i for i, order in enumerate(draw["orders"])}
+        rows: dict[str, list[tuple[float, float, float]]] = {}
+        for m, aim in enumerate(draw["targets"]):
+            column = losses[:, m]
+            gap = np.median(column) - column.min()
+            for planner, plan in draw["plans"][aim].items():
+                chosen = column[places[tuple(plan["order"])]]
+                rows.setdefault(planner, []).append(
+                    (
+                        (np.median(column) - chosen) / gap,
+                        100 * (column > chosen).sum() / (len(column) - 1),
+                        plan["cost"],
+                    )
+                )
+            for b in RANDOM:
+                best = best_of(column, b)
+                share = (np.median(column) - best) / gap
+                rows.setdefault(f"random, best of {b}", []).append((share, 100 * b / (b + 1), b))
+        for planner, values in rows.items():
+            row = found.setdefault(planner, {"gap share": [], "percentile": [], "cost": []})
+            for key, value in zip(row, np.mean(values, axis=0), strict=True):
+                row[key].append(float(value))
+    return found
+
+
+def best_of(losses: np.ndarray, b: int) -> float:
+    """Expected lowest loss of b different orders drawn at random."""
+    n, ordered = len(losses), np.sort(losses)
+    # Chance that the lowest of the drawn ones is the i-th: all others come from above it.
+    left, chance, total = 1.0, 0.0, 0.0
+    for i in range(n - b + 1):
+        chance = left * b / (n - i)
+        total += chance * ordered[i]
+        left -= chance
+    return total
+
+
+def table(result: dict) -> None:
+    """Print every planner by its cost, with 95 % bootstrap intervals over draws."""
+    rows = standings(result)
+    print(f"{'planner':38}{'runs':>7}{'gap share':>11}{'95 % interval':>17}{'percentile':>12}  n")
+    for planner in sorted(rows, key=lambda p: np.mean(rows[p]["cost"])):
+        row = rows[planner]
+        mean, low, high = summary(row["gap share"])
+        print(
+            f"{planner:38}{np.mean(row['cost']):>7.2f}{mean:>11.2f}"
+            f"{f'{low:.2f} to {high:.2f}':>17}{np.mean(row['percentile']):>12.0f}"
+            f"{len(row['cost']):>3}"
+        )
+
+
+if __name__ == "__main__":
+    main()
