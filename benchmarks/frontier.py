@@ -17,7 +17,6 @@ import itertools
 import json
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +87,11 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         sources, sources | targets, theta, [[n] for n in names], lr, args.steps, args.optimizer,
         **kept,
     )  # fmt: skip
+    rehearsals = {}
+    for sweeps in levels(args.steps)[:-1]:
+        with metered() as cost:
+            rehearsed = lt.run_schedules(sources, targets, *truth, **run, sweeps=sweeps)
+        rehearsals[sweeps] = rehearsed, cost.total
     unit = len(names) * args.steps
     plans: dict[str, dict] = {}
     for m, (aim, target) in enumerate(targets.items()):
@@ -110,10 +114,8 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
             )
             label = f"from the end, {effort}{', one-shot' if one_shot else ''}, m={sweeps}"
             note(label, plan.order, plan.cost.total)
-        for name, planner in extra(args).items():
-            with metered() as cost:
-                order = planner(sources, target, theta, lr, args, run)
-            note(name, order, cost.total)
+        for sweeps, (rehearsed, price) in rehearsals.items():
+            note(f"rehearsal of all, m={sweeps}", orders[int(rehearsed[:, m].argmin())], price)
     return {
         "lr": lr,
         "lambda_max": rule.lambda_max,
@@ -129,14 +131,13 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
 
 def efforts(steps: int) -> list[tuple[str, bool, int]]:
     """Planning from the end, from cheap to dear."""
-    sweeps = sorted({m for m in (1, 2, steps // 4, steps // 2, steps) if m >= 1})
     kinds = (("exact", False), ("exact", True), ("linear", True))
-    return [(effort, one_shot, m) for effort, one_shot in kinds for m in sweeps]
+    return [(effort, one_shot, m) for effort, one_shot in kinds for m in levels(steps)]
 
 
-def extra(args: argparse.Namespace) -> dict[str, Callable]:
-    """Further planners under study."""
-    return {}
+def levels(steps: int) -> list[int]:
+    """Gradients that stand for a stage."""
+    return sorted({m for m in (1, 2, steps // 4, steps // 2, steps) if m >= 1})
 
 
 def material(args: argparse.Namespace, seed: int) -> tuple:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +29,7 @@ from lietoolkit.training.reverse import (
     update,
 )
 from lietoolkit.training.schedules import check_run, step_sizes
+from lietoolkit.training.stages import shares
 
 EFFORTS = ("exact", "linear")
 
@@ -183,11 +183,6 @@ class _Run:
     sweeps: int
     hvp: str
 
-    def _shares(self) -> list[range]:
-        """The k steps of a stage, shared out among its gradients."""
-        ends = [s * self.steps // self.sweeps for s in range(self.sweeps + 1)]
-        return [range(a, b) for a, b in itertools.pairwise(ends)]
-
     def _step(self, name: str, sweep: int, positions: Iterable[int]) -> Step:
         source = self.sources[name]
         return Step(source, sweep % source.batches, tuple(self.sizes[p] for p in positions))
@@ -195,7 +190,7 @@ class _Run:
     def interleaved(self, names: Sequence[str]) -> Iterator[tuple[str, Step]]:
         """A run of these from the start, one step each in turn; every other sweep in reverse."""
         n = len(names)
-        for sweep, share in enumerate(self._shares()):
+        for sweep, share in enumerate(shares(self.steps, self.sweeps)):
             turns = range(n) if sweep % 2 == 0 else reversed(range(n))
             for turn in turns:
                 # Of all k rounds, so that fewer sweeps keep each source's step sizes.
@@ -205,7 +200,7 @@ class _Run:
     def stages(self, names: Sequence[str], place: int) -> Iterator[Step]:
         """One stage after the other, the first of them at this place of the order."""
         for stage, name in enumerate(names, place):
-            for sweep, share in enumerate(self._shares()):
+            for sweep, share in enumerate(shares(self.steps, self.sweeps)):
                 yield self._step(name, sweep, [stage * self.steps + s for s in share])
 
     def train(self, state: TrainingState, steps: Iterable[Step]) -> TrainingState:

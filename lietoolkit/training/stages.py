@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from lietoolkit.errors import InputError
@@ -10,7 +11,11 @@ from lietoolkit.training.optimizers import Optimizer, TrainingState
 
 
 def run_stage(
-    source: Objective, state: TrainingState, optimizer: Optimizer, sizes: Sequence[float]
+    source: Objective,
+    state: TrainingState,
+    optimizer: Optimizer,
+    sizes: Sequence[float],
+    gradients: int | None = None,
 ) -> TrainingState:
     """Train on one source for ``len(sizes)`` steps; step s reads ``batches[s % len(batches)]``.
 
@@ -19,17 +24,31 @@ def run_stage(
         state: where to start; not changed.
         optimizer: the update.
         sizes: the step size of each step.
+        gradients: how many to take, default one a step; with fewer, each is held for its share of
+            the updates (a rehearsal).
 
     Raises:
         InputError: the loss or gradient stops being finite; says at which step.
     """
-    for s, lr in enumerate(sizes):
+    held = shares(len(sizes), gradients or len(sizes))
+    for s, share in enumerate(held):
         try:
             g = source.gradient(state.theta, batch=s % source.batches)
         except NotFinite as error:
             raise InputError(
-                f"training on {source.name!r} diverged at step {s + 1} of {len(sizes)} "
-                f"(step size {lr:.3g}): {error}. Lower lr."
+                f"training on {source.name!r} diverged at step {share[0] + 1} of {len(sizes)} "
+                f"(step size {sizes[share[0]]:.3g}): {error}. Lower lr."
             ) from error
-        state = optimizer.step(state, g, lr)
+        for step in share:
+            state = optimizer.step(state, g, sizes[step])
     return state
+
+
+def shares(steps: int, gradients: int) -> list[range]:
+    """The steps of a stage, shared out among its gradients as evenly as can be.
+
+    >>> shares(5, 2)
+    [range(0, 2), range(2, 5)]
+    """
+    ends = [s * steps // gradients for s in range(gradients + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(ends)]

@@ -32,13 +32,15 @@ def run_schedules(
     schedule: str = "constant",
     warmup: int = 0,
     reset: bool = False,
+    sweeps: int | None = None,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Tensor:
     r"""Train every order for real and return the target's final loss of each.
 
     Orders that begin alike share the work: all ordered pairs of N sources cost
-    :math:`N + N(N-1)` stages, all 120 orders of five 325.
+    :math:`N + N(N-1)` stages, all 120 orders of five 325. With ``sweeps=m`` they are rehearsed
+    instead: m gradients stand for the k steps of a stage, for m/k of the cost.
 
     Args:
         sources: what is trained on, by name.
@@ -51,6 +53,8 @@ def run_schedules(
         schedule: "constant", "linear" or "cosine" over the whole run.
         warmup: steps of linear increase at the start of the run.
         reset: start each stage with fresh optimizer state instead of carrying it through.
+        sweeps: gradients a stage, 1 to ``steps``; each is held for its share of the updates, so
+            that the optimizer and the schedule act as over all of them. Default: one a step.
         folder: where finished orders are kept. Called again with the same settings, only the
             missing ones are run, and the numbers are the same.
         progress: show a progress bar over stages.
@@ -77,6 +81,10 @@ def run_schedules(
                 )
     longest = max((len(order) for order in plans), default=0)
     check_run(lr, steps, schedule, warmup)
+    if sweeps is not None and not 1 <= sweeps <= steps:
+        raise InputError(
+            f"sweeps: expected a whole number from 1 to steps = {steps}, found {sweeps!r}"
+        )
     settings = {
         "lr": lr,
         "steps": steps,
@@ -84,6 +92,7 @@ def run_schedules(
         "schedule": schedule,
         "warmup": warmup,
         "reset": reset,
+        **({} if sweeps in (None, steps) else {"sweeps": sweeps}),
         "stages": longest,
         "theta": _digest(theta),
         "sources": {name: source.fingerprint() for name, source in sources.items()},
@@ -106,7 +115,11 @@ def run_schedules(
                     state = optimizer.init(state.theta)
                 first = position * steps
                 state = run_stage(
-                    sources[order[position]], state, optimizer, sizes[first : first + steps]
+                    sources[order[position]],
+                    state,
+                    optimizer,
+                    sizes[first : first + steps],
+                    sweeps,
                 )
                 path.append((order[position], state))
                 bar.update()
