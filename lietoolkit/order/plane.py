@@ -85,14 +85,18 @@ def _plane(
     x = g_a / space.norm(g_a).clamp(min=1e-30).to(g_a.dtype)
     rest = g_b - space.dot(g_b, x).to(x.dtype) * x
     y = rest / space.norm(rest).clamp(min=1e-30).to(rest.dtype)
-    after_a, after_b = theta - lr * g_a, theta - lr * g_b
-    end_ab, end_ba = after_a - lr * b.gradient(after_a), after_b - lr * a.gradient(after_b)
+    del rest
+    # Few vectors at a time: both orders' displacements in units of -lr, then only their lengths.
+    sum_ab = g_a + b.gradient(theta - lr * g_a)
+    sum_ba = g_b + a.gradient(theta - lr * g_b)
 
-    def place(point: Tensor) -> list[float]:
-        return space.gram([point - theta], [x, y])[0].tolist()
+    def place(gradients: Tensor) -> list[float]:
+        return (-lr * space.gram([gradients], [x, y])[0]).tolist()
 
-    path_ab = [[0.0, 0.0], place(after_a), place(end_ab)]
-    path_ba = [[0.0, 0.0], place(after_b), place(end_ba)]
+    path_ab = [[0.0, 0.0], place(g_a), place(sum_ab)]
+    path_ba = [[0.0, 0.0], place(g_b), place(sum_ba)]
+    gap = float(space.norm(sum_ab.sub_(sum_ba))) / lr
+    del g_a, g_b, sum_ab, sum_ba
     corners = torch.tensor(path_ab + path_ba, dtype=torch.float64)
     low, high = corners.min(0).values, corners.max(0).values
     margin = 0.25 * (high - low).max()
@@ -100,6 +104,6 @@ def _plane(
     grid_y = torch.linspace(float(low[1] - margin), float(high[1] + margin), points).tolist()
     loss = []
     for v in tqdm(grid_y, desc="loss surface", disable=not progress):
-        loss.append([float(target.loss(theta + u * x + v * y)) for u in grid_x])
-    gap = float(space.norm(end_ab - end_ba)) / lr**2
+        row = torch.add(theta, y, alpha=v)
+        loss.append([float(target.loss(torch.add(row, x, alpha=u))) for u in grid_x])
     return Plane(list(pair), grid_x, grid_y, loss, path_ab, path_ba, gap)

@@ -235,6 +235,7 @@ def _vectors(
                     mixed = share_of if n == 0 else mixed + share_of
             if sketch is not None:
                 parts[-1].append(Part(share, sketch(g_chunk), mixed))
+            del g_chunk, v_chunk  # or they would lie beside those of the next chunk
         all_g.append(Stored.of(sums["gradient"], full))
         for name in g_targets:
             all_v[name].append(Stored.of(sums[f"product {name}"], full))
