@@ -263,4 +263,47 @@ PLANTED: list[tuple[str, str | None, str, str]] = [
     ("6.4", "labels[:, 1:] != -100", "labels != -100", "counted before the shift"),
     ("6.4", "n = (labels[:, 1:] != -100).sum()", "n = labels.numel()", "all places with padding"),
     ("6.4", "total / count", "total", "sum over labels"),
+    ("10.1", None, "return losses.min()", "lowest loss of all"),
+    ("10.1", None, "return losses.mean()", "mean of all: the best of one"),
+    ("10.1", "n - 1 - i", "i", "expected worst"),
+    ("10.1", None, "x, n = losses.sort().values, len(losses)\n"
+     "return sum(x[i] * (((n - i) / n) ** runs - ((n - i - 1) / n) ** runs) for i in range(n))",
+     "drawn twice"),
+    ("10.1", None, "return losses[:runs].min()", "first orders of the list"),
+    ("10.1", "losses.sort().values.tolist()", "losses.tolist()", "sort the losses first"),
+    ("10.2", "turns + [last] * steps", "[last] * steps + turns", "put it last"),
+    ("10.2", "for name in names if name != last", "for name in names", "left in the mixture"),
+    ("10.2", "turns = []\n        for sweep in range(steps):\n"
+     "            turns += others[::-1] if sweep % 2 else others",
+     "turns = [name for name in others for _ in range(steps)]", "one after the other"),
+    ("10.2", "others[::-1] if sweep % 2 else others", "others", "Every sweep runs forwards"),
+    ("10.2", "turns + [last] * steps", "turns + [last]", "its stage has k"),
+    ("10.2", "turns + [last] * steps", "turns", "never trained"),
+    ("10.2", "min(scores", "max(scores", "worst candidate was chosen"),
+    ("10.2", "turns + [last] * steps", "[turns, [last] * steps]", "nested"),
+    ("10.3", "for name in order:\n", "for name in order:\n        m = v = 0\n        n = 0\n",
+     "state is reset at each stage"),
+    ("10.3", "for name in order:\n", "for name in order:\n        n = 0\n",
+     "step count starts again"),
+    ("10.3", None, "moved = m = v = 0\nfor name in order:\n    for g in gradients[name]:\n"
+     "        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g\n"
+     "        moved = moved - lr * m / (v.sqrt() + 1e-8)\nreturn moved",
+     "start at zero is missing"),
+    ("10.3", "moved - lr", "moved + lr", "sign is flipped"),
+    ("10.3", "in order:", "in order[::-1]:", "order runs backwards"),
+    ("10.3", None, "return -lr * sum(gradients[name].sum(0) for name in order)", "plain SGD"),
+    ("10.3", ".sqrt()", "", "root of v is missing"),
+    ("10.4", "remaining + chosen", "(remaining + chosen)[::-1]", "order is backwards"),
+    ("10.4", "best = min(scores, key=scores.get)\n",
+     "return sorted(names, key=scores.get, reverse=True)\n", "first round's scores"),
+    ("10.4", "[last, *chosen]", "[last]", "run the stages already chosen too"),
+    ("10.4", "min(scores", "max(scores", "worst candidate"),
+    ("10.4", "[last, *chosen]", "[last, *chosen[::-1]]", "wrong way round"),
+    ("10.4", None, "left, chosen = list(names), []\nwhile left:\n"
+     "    best = min(left, key=lambda i: run([x for y in (*chosen, i) for x in [y] * steps]))\n"
+     "    chosen.append(best)\n    left.remove(best)\nreturn chosen", "from the start, greedily"),
+    ("10.4", None, "return list(min(itertools.permutations(names),\n"
+     "                key=lambda o: run([x for y in o for x in [y] * steps])))",
+     "All orders were trained"),
+    ("10.4", "while len(remaining) > 1:", "while remaining:", "where one source is left"),
 ]  # fmt: skip

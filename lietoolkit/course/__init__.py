@@ -22,6 +22,7 @@ _OFFERED = {
     "metered": ("lietoolkit.geometry.cost", "metered"),
     "np": ("numpy", None),
     "plots": ("lietoolkit.plots", None),
+    "study_schedules": ("lietoolkit.order.studies", "study_schedules"),
     "torch": ("torch", None),
     "toys": ("lietoolkit.tasks.toys", None),
     "setup": ("lietoolkit.course.settings", "setup"),

@@ -6,6 +6,7 @@ from lietoolkit.live.figure import ERRORS, LiveFigure, new_figure, picture
 from lietoolkit.live.flows import explore_flows, explore_parking
 from lietoolkit.live.ordering import explore_ordering, picked, show_orders
 from lietoolkit.live.pairs import PairEffects, explore_pairs, pair_effects
+from lietoolkit.live.schedules import explore_schedules
 from lietoolkit.live.tournaments import explore_cycle, explore_matrix
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "explore_ordering",
     "explore_pairs",
     "explore_parking",
+    "explore_schedules",
     "new_figure",
     "pair_effects",
     "picked",
