@@ -24,6 +24,7 @@ _OFFERED = {
     "plots": ("lietoolkit.plots", None),
     "study_schedules": ("lietoolkit.order.studies", "study_schedules"),
     "torch": ("torch", None),
+    "transported_effect": ("lietoolkit.order.transport", "transported_effect"),
     "toys": ("lietoolkit.tasks.toys", None),
     "setup": ("lietoolkit.course.settings", "setup"),
     "Settings": ("lietoolkit.course.settings", "Settings"),

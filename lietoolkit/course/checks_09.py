@@ -1,0 +1,394 @@
+"""Checks of notebook 09: the k² law, stages in reverse, and the stage commutator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lietoolkit.course.checks_core import Answer, Exercise, Slip, Wrong, network, random_vectors
+from lietoolkit.geometry.cost import metered
+from lietoolkit.geometry.objective import Objective
+from lietoolkit.order.effects import predict_order_effect
+from lietoolkit.training.optimizers import Momentum, TrainingState, optimizer_from
+from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
+from lietoolkit.training.stages import run_stage
+from lietoolkit.training.truth import measure_order_effect
+
+
+def objectives(seed: int) -> tuple[Objective, Objective, Objective, Tensor]:
+    """Two sources, a target and a start: small networks in float64."""
+    (theta,) = random_vectors(seed, 13)
+    a, b, target = (Objective(network(3 * seed + n), "AB target"[n]) for n in range(3))
+    return a, b, target, theta
+
+
+# 9.1
+
+
+def slopes(steps: Tensor, effects: Tensor) -> Tensor:
+    """Slopes between neighbors on log axes."""
+    return effects.log().diff() / steps.log().diff()
+
+
+def _growth_cases() -> list[tuple]:
+    steps = torch.tensor([1.0, 2, 5, 10, 20, 50], dtype=torch.float64)
+    return [(steps, 3e-4 * steps**2 / (1 + steps / 8) ** 2), (steps[:4], 0.02 * steps[:4] ** 1.7)]
+
+
+def _slope_panel(ax: Any, answer: Answer) -> None:
+    steps, effects = _growth_cases()[0]
+    between = (steps[1:] * steps[:-1]).sqrt()
+    ax.semilogx(between, answer(steps, effects), "o-", markersize=5)
+    ax.axhline(2, color="gray", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="steps k (dotted: k² law)", ylabel="slope")
+
+
+# 9.2
+
+
+def reverse_stage(source: Objective, path: list[Tensor], cotangent: Tensor, lr: float) -> Tensor:
+    """The package's reverse sweep over one stage of plain SGD."""
+    steps = stage_steps(source, [lr] * len(path))
+    rule = optimizer_from("sgd")
+    run = run_trajectory(steps, rule.init(path[0]), rule)
+    return pull_back(run, at_end(run, cotangent), "exact").theta
+
+
+def sgd_path(source: Objective, theta: Tensor, lr: float, steps: int) -> list[Tensor]:
+    """The parameters before each step."""
+    path = [theta]
+    for _ in range(steps - 1):
+        path.append(path[-1] - lr * source.gradient(path[-1]))
+    return path
+
+
+def _stage_cases() -> list[tuple]:
+    cases = []
+    for seed, lr, steps in ((91, 0.3, 4), (92, 0.2, 6)):
+        source, _, target, theta = objectives(seed)
+        cases.append((source, sgd_path(source, theta, lr, steps), target.gradient(theta), lr))
+    return cases
+
+
+def _sweep(source: Objective, path: list[Tensor], v: Tensor, factor: float) -> Tensor:
+    for theta in path:
+        v = v + factor * source.hvp(theta, v)
+    return v
+
+
+def _not_carried(source: Objective, path: list[Tensor], v: Tensor, lr: float) -> Tensor:
+    return v - lr * torch.stack([source.hvp(theta, v) for theta in path]).sum(0)
+
+
+# 9.3
+
+
+def reverse_momentum(
+    source: Objective, theta: Tensor, lam: Tensor, mu: Tensor, lr: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    """The package's reverse of one momentum step."""
+    rule: Any = Momentum(beta)
+    run = run_trajectory(stage_steps(source, [lr]), rule.init(theta), rule)
+    before = pull_back(run, TrainingState(lam, (mu,), 1), "exact")
+    return before.theta, before.buffers[0]
+
+
+def _momentum_cases() -> list[tuple]:
+    cases = []
+    for seed, lr, beta in ((93, 0.3, 0.9), (94, 0.1, 0.7)):
+        source, _, _, theta = objectives(seed)
+        cases.append((source, theta, *random_vectors(seed + 5, 13, 13), lr, beta))
+    return cases
+
+
+def _momentum_slip(number: int) -> Answer:
+    def slip(
+        source: Objective, theta: Tensor, lam: Tensor, mu: Tensor, lr: float, beta: float
+    ) -> tuple[Tensor, Tensor]:
+        p = mu - lr * lam
+        plus, whole = mu + lr * lam, mu - lam
+        return [
+            (lam + source.hvp(theta, plus), beta * plus),
+            (lam + source.hvp(theta, whole), beta * whole),
+            (lam + source.hvp(theta, p), p),
+            (lam + source.hvp(theta, p), beta * mu),
+            (lam - lr * source.hvp(theta, lam), beta * p),
+            (lam - source.hvp(theta, p), beta * p),
+            (source.hvp(theta, p), beta * p),
+            (lam + source.hvp(theta, beta * p), beta * p),
+        ][number]
+
+    return slip
+
+
+# 9.4
+
+
+class Pieces(NamedTuple):
+    """What the stage commutator is made of; rows are the N sources.
+
+    Attributes:
+        solo: ends of one stage from the start, [N, P]. second: ends of one stage from the mean of
+            them, [N, P]. w: the cotangent carried back over these second stages, [N, P].
+        lam: the target's gradient at the mean of the second ends, [P].
+    """
+
+    solo: Tensor
+    second: Tensor
+    w: Tensor
+    lam: Tensor
+
+
+def pieces(
+    sources: Sequence[Objective], target: Objective, theta: Tensor, lr: float, steps: int
+) -> Pieces:
+    """The pieces of real sources, for plain SGD."""
+
+    def ends(start: Tensor) -> Tensor:
+        state, sizes = TrainingState(start), [lr] * steps
+        rule = optimizer_from("sgd")
+        return torch.stack([run_stage(x, state, rule, sizes).theta for x in sources])
+
+    solo = ends(theta)
+    mean = solo.mean(0)
+    second = ends(mean)
+    lam = target.gradient(second.mean(0))
+    w = [reverse_stage(x, sgd_path(x, mean, lr, steps), lam, lr) for x in sources]
+    return Pieces(solo, second, torch.stack(w), lam)
+
+
+def commutator(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
+    """The stage commutator of all pairs, [N, N]."""
+    m = second @ lam + (solo - solo.mean(0)) @ w.T
+    return m - m.T
+
+
+def _pieces_cases() -> list[tuple]:
+    cases = []
+    for seed in (95, 96):
+        (theta,) = random_vectors(seed, 13)
+        *sources, target = (Objective(network(5 * seed + n), f"s{n + 1}") for n in range(4))
+        cases.append(tuple(pieces(sources, target, theta, lr=0.3, steps=5)))
+    return cases
+
+
+def _commutator_slip(number: int) -> Answer:
+    def slip(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
+        off, ends = solo - solo.mean(0), (second @ lam).expand(len(solo), -1)
+        m = [
+            -ends - off @ w.T,
+            -ends + off @ w.T,
+            ends + w @ off.T,
+            ends + (off @ lam)[:, None],
+            ends + solo @ w.T,
+            ends,
+            off @ w.T,
+        ][number]
+        return m - m.T
+
+    return slip
+
+
+# 9.5
+
+
+def stage_effect(
+    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
+) -> float:
+    """The package's stage commutator for a pair and plain SGD."""
+    return predict_order_effect(a, b, target, theta, lr, steps, "stage")
+
+
+def _pair_cases() -> list[tuple]:
+    return [(*objectives(seed), lr, steps) for seed, lr, steps in ((97, 0.3, 5), (98, 0.2, 8))]
+
+
+def _through(fn: Answer) -> Answer:
+    """A slip of 9.4, made with the pieces of a pair."""
+    return lambda a, b, *case: fn(*pieces((a, b), *case))[0, 1]
+
+
+def _around_the_start(
+    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
+) -> float:
+    solo = pieces((a, b), target, theta, lr, steps).solo
+    lam = target.gradient(solo.mean(0))
+    w = [reverse_stage(x, sgd_path(x, theta, lr, steps), lam, lr) for x in (a, b)]
+    return float(lam @ (solo[1] - solo[0]) + w[1] @ (solo[0] - theta) - w[0] @ (solo[1] - theta))
+
+
+def _target_at_the_start(
+    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
+) -> float:
+    fixed = target.gradient(theta)
+    linear = Objective(lambda x: fixed @ x)
+    return float(commutator(*pieces((a, b), linear, theta, lr, steps))[0, 1])
+
+
+def _check_cost(answer: Answer) -> None:
+    case = _pair_cases()[0]
+    steps = case[-1]
+    with metered() as spent:
+        answer(*case)
+    # Exactly, a product alone books two.
+    if spent.hvps > 4 * steps:
+        raise Wrong(
+            f"Right number, from {spent.hvps / 2:.0f} products; one for each step of the two "
+            f"second stages is enough, {2 * steps} in all."
+        )
+
+
+EXERCISES = [
+    Exercise(
+        key="9.1",
+        right=slopes,
+        cases=_growth_cases,
+        mistakes=(
+            Slip(
+                "The axes are swapped: the effect's logarithm over that of k.",
+                lambda k, e: k.log().diff() / e.log().diff(),
+            ),
+            Slip("The logarithms are missing.", lambda k, e: e.diff() / k.diff()),
+            Slip("Take the logarithm of k too.", lambda k, e: e.log().diff() / k.diff()),
+            Slip("Take the logarithm of the effects too.", lambda k, e: e.diff() / k.log().diff()),
+            Slip(
+                "This is the rise alone: divide by the distance of the two k, as logarithms.",
+                lambda k, e: e.log().diff(),
+            ),
+            Slip(
+                "All slopes start at the first point; take neighbors.",
+                lambda k, e: (e / e[0]).log()[1:] / (k / k[0]).log()[1:],
+            ),
+        ),
+        hints=(
+            "On log axes a power k^p is a line of slope p.",
+            "torch.log of both, differences of neighbors, and one division.",
+        ),
+        panel=_slope_panel,
+        picture="the slope against k, near 2 at the left and falling to 0",
+    ),
+    Exercise(
+        key="9.2",
+        right=reverse_stage,
+        cases=_stage_cases,
+        mistakes=(
+            Slip(
+                "The sign is flipped: a step subtracts lr times the gradient, so subtract lr H λ.",
+                lambda s, path, v, lr: _sweep(s, path[::-1], v, lr),
+            ),
+            Slip(
+                "lr is missing: the derivative of a step is I - lr H.",
+                lambda s, path, v, lr: _sweep(s, path[::-1], v, -1.0),
+            ),
+            Slip(
+                "The order of the sweep is wrong: start with the last step and go back.",
+                lambda s, path, v, lr: _sweep(s, path, v, -lr),
+            ),
+            Slip(
+                "All products are with the Hessian at the start; use that of each step.",
+                lambda s, path, v, lr: _sweep(s, [path[0]] * len(path), v, -lr),
+            ),
+            Slip(
+                "The cotangent is not carried on: each step starts from the result of the one "
+                "before.",
+                _not_carried,
+            ),
+            Slip(
+                "One step only; go through the whole path.",
+                lambda s, path, v, lr: _sweep(s, path[-1:], v, -lr),
+            ),
+            Slip("The cotangent was not pulled back at all.", lambda s, path, v, lr: v),
+        ),
+        hints=(
+            "The derivative of θ - lr g(θ) is I - lr H, and it is symmetric.",
+            "The last step comes first: for theta in reversed(path).",
+        ),
+    ),
+    Exercise(
+        key="9.3",
+        right=reverse_momentum,
+        cases=_momentum_cases,
+        mistakes=tuple(
+            Slip(text, _momentum_slip(number))
+            for number, text in enumerate(
+                (
+                    "The sign is flipped: p = μ - lr λ, since the step subtracts lr m.",
+                    "lr is missing in p = μ - lr λ.",
+                    "β is missing: m enters the new m as β m.",
+                    "μ comes back as β p: the new m also moves θ.",
+                    "This is the step of plain SGD: the product is with p = μ - lr λ.",
+                    "The sign of the product is flipped: the new m has + g, so add H p.",
+                    "λ itself is missing: θ also passes through unchanged.",
+                    "β too often: g enters the new m with factor 1.",
+                )
+            )
+        ),
+        hints=(
+            "Who uses the new m? It is the m that is handed on (μ), and it moves θ (-lr λ).",
+            "p = μ - lr λ is the cotangent of the new m. From there to g, and to the old m.",
+            "λ + H p, and β p.",
+        ),
+    ),
+    Exercise(
+        key="9.4",
+        right=commutator,
+        cases=_pieces_cases,
+        mistakes=tuple(
+            Slip(text, _commutator_slip(number))
+            for number, text in enumerate(
+                (
+                    "The sign is flipped (transposed): row first, so the column's stage ends it.",
+                    "The sign of the first term is flipped: ⟨λ, e_j - e_i⟩.",
+                    "w_i and w_j are changed round (or the sign of the second part): in M[i, j] "
+                    "source j is trained second, so w_j meets the solo end of i.",
+                    "The cotangent is not pulled back: the offsets meet w, not λ.",
+                    "The mean of the solo ends is not subtracted.",
+                    "Only the second ends; what the first stage adds is missing.",
+                    "The second ends are missing: ⟨λ, e_j - e_i⟩.",
+                )
+            )
+        ),
+        hints=(
+            "i then j: the second stage is that of j, begun at solo[i] in place of the mean.",
+            "So it ends near second[j] + (its derivative)(solo[i] - mean); w[j] is that "
+            "derivative's transpose on λ.",
+            "m[i, j] = ⟨λ, second[j]⟩ + ⟨w[j], solo[i] - mean⟩, and then m - m.T.",
+        ),
+    ),
+    Exercise(
+        key="9.5",
+        right=stage_effect,
+        cases=_pair_cases,
+        mistakes=(
+            Slip(
+                "This is the truth: it trains both orders. The prediction was asked for.",
+                lambda *case: measure_order_effect(*case),
+            ),
+            Slip(
+                "This is the local score times (k lr)².",
+                lambda *case: predict_order_effect(*case),
+            ),
+            Slip(
+                "The second stages begin at the start; begin them at the mean of the solo ends.",
+                _around_the_start,
+            ),
+            Slip(
+                "The target's gradient is read at the start; read it at the mean of the second "
+                "ends.",
+                _target_at_the_start,
+            ),
+            Slip("The sign is flipped (order swapped).", _through(_commutator_slip(0))),
+            Slip("The cotangent is not pulled back.", _through(_commutator_slip(3))),
+        ),
+        also=_check_cost,
+        hints=(
+            "Four stages: each source from the start, then each from the mean of the two ends.",
+            "Keep the path of the second stages for the reverse sweep of 9.2.",
+            "λ at the mean of the second ends; pull it back over each; then 9.4.",
+        ),
+        tolerance=1e-5,
+    ),
+]
