@@ -77,7 +77,7 @@ def _example() -> dict[str, list[ScheduleStudy]]:
 
 
 def explore_schedules(
-    studies: Mapping[str, Sequence[ScheduleStudy]] | None = None,
+    studies: Mapping[str, Sequence[ScheduleStudy]] | None = None, cell: str | None = None
 ) -> LiveFigure:
     """All orders as a tree, planning from the end round by round, and what a plan costs.
 
@@ -91,18 +91,21 @@ def explore_schedules(
     Args:
         studies: {cell: draws}, all of the same names and as many draws in each cell; default: two
             small ones.
+        cell: shown first; default: the last one.
 
     Raises:
-        InputError: no draw, or draws of other names.
+        InputError: no draw, draws of other names, or an unknown cell.
     """
     cells = {name: list(draws) for name, draws in (studies or _example()).items()}
     counts = {len(draws) for draws in cells.values()}
     listed = {tuple(study.names) for draws in cells.values() for study in draws}
     if len(counts) != 1 or len(listed) != 1:
         raise InputError("studies: expected equally many draws in each cell, all of the same names")
+    if cell is not None and cell not in cells:
+        raise InputError(f"cell: expected one of {', '.join(cells)}; found {cell!r}")
     n, draws = len(listed.pop()), counts.pop()
     controls = {
-        "cell": choice("trained with", list(cells), list(cells)[-1]),
+        "cell": choice("trained with", list(cells), cell or list(cells)[-1]),
         "planner": choice("planner", PLANNERS, "from the end, k/4"),
         "round": whole("rounds planned", 1, n - 1, 1),
         "budget": whole("orders tried at random", 1, min(MOST, math.factorial(n)), 4),
