@@ -160,14 +160,18 @@ _Cells = Mapping[str, Sequence[ScheduleStudy]]
 
 def _orders(ax: Any, cells: _Cells) -> _Panel:
     """The tree, with the best order's branch and the planner's."""
+    from matplotlib import colormaps
+
     trees = {
         (name, draw, end): _grow(study, end == ENDS[0])
         for name, studies in cells.items() for draw, study in enumerate(studies) for end in ENDS
     }  # fmt: skip
     rows, n = next(iter(trees.values())).values.shape
     sizes = [math.factorial(n - 1 - depth) for depth in range(n)]
+    # In a few levels: a picture that is kept has a small palette, and the markers need some of it.
+    levels = colormaps["viridis"].resampled(24)
     image = ax.imshow(
-        np.zeros((rows, n)), cmap="viridis", vmin=0, vmax=1, aspect="auto",
+        np.zeros((rows, n)), cmap=levels, vmin=0, vmax=1, aspect="auto",
         interpolation="nearest", extent=(0, n, rows, 0),
     )  # fmt: skip
     for depth, width in zip(range(n - 1), (1.6, 0.8, 0.3, 0.3), strict=False):
