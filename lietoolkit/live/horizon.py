@@ -186,7 +186,7 @@ def explore_horizon(effects: HorizonEffects | None = None) -> LiveFigure:
     (wrong,) = cloud.plot([], [], "X", color=ORANGE, label="sign wrong", **style)
     cloud.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel="predicted, same unit",
               ylabel="measured effect, typical size = 1")  # fmt: skip
-    note = cloud.text(edge - 0.1, -edge + 0.1, "", ha="right", va="bottom", fontsize="small")
+    note = cloud.text(-edge + 0.15, edge - 0.1, "", va="top", fontsize="small")
     legend = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False,
               "fontsize": "small", "columnspacing": 1, "handlelength": 2.4}  # fmt: skip
     cloud.legend(ncols=3, **{**legend, "handlelength": 1.4})

@@ -27,8 +27,8 @@ def transported_effect(
     :math:`\theta' = -t(g_A + g_B)` is the joint drift from the start, :math:`\lambda` the target's
     gradient at its end, carried back along it: :math:`\lambda' = t(H_A + H_B)\lambda`. Both by
     Euler; with one piece this is the Trotter score. It describes gradient flows: steps so long
-    that they jump, and optimizers with a state, are beyond it. For understanding: it costs as much
-    as training both orders.
+    that they jump, and optimizers with a state, are beyond it. For understanding: it costs
+    twice as much as training both orders.
 
     Args:
         a: first source.

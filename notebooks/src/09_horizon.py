@@ -163,7 +163,7 @@ for optimizer in effects.measured:
 
 # %% [markdown]
 # Slope 2 is the $k^2$ law. Even with short steps SGD is below it from the start and falls further.
-# AdamW's effects grow about like $k$, and momentum has no power at all.
+# AdamW's effects grow about like $k$. With momentum they follow no single power.
 #
 # ## What it costs
 #
@@ -175,15 +175,19 @@ with metered() as truth:
     lt.measure_order_effect(*pair)
 with metered() as predicted:
     lt.predict_order_effect(*pair, method="stage")
+with metered() as carried:
+    transported_effect(*pair)
 many = lt.tournament(sources, target, theta, lr, k, "stage").cost.total
-print(f"one pair, {k} steps: training both orders {truth.total:.0f}, stage {predicted.total:.0f}")
+print(f"one pair, {k} steps: training both orders {truth.total:.0f}, "
+      f"transported {carried.total:.0f}, stage {predicted.total:.0f}")  # fmt: skip
 for n in (5, 10, 24):
     print(f"{n:2} sources: training all pairs {n * n * k:6}, stage {many * n / len(nets):6.0f}")
 
 # %% [markdown]
 # For a single pair, and for a handful of sources, train them: that is cheaper *and* it is the
-# truth. The stage commutator pays for many sources. A further target costs it k more products a
-# source; the truth reads it off with one loss an order.
+# truth. The transported bracket is for understanding only: its cost grows with the pairs. The stage
+# commutator's grows with the sources, and so it pays for many of them. A further target costs it
+# k more products a source; the truth reads it off with one loss an order.
 #
 # ## What a confidence says
 #
