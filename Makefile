@@ -79,8 +79,9 @@ unit: .venv/installed-dev
 planted: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py
 
+# Two processes, as above; whoever is free takes over waiting tests, which differ much in length.
 slow: .venv/installed-dev
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist worksteal
 
 # Course notebooks carry their outputs; claims marked nbval-check-output must come out again.
 # report.ipynb is a template without outputs: tests/test_report.py runs it through papermill.

@@ -57,7 +57,8 @@ def plan(
     lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
     optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
-    planner: Annotated[str, typer.Option(help="auto or tournament")] = "auto",
+    planner: Annotated[str, typer.Option(help="auto, tournament or from-end")] = "auto",
+    budget: Annotated[float, typer.Option(help="training runs that planning may cost")] = 3.0,
     method: Annotated[str, typer.Option(help="local, trotter or stage")] = "local",
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
     warmup: Annotated[int, typer.Option(help="steps of linear increase at the start")] = 0,
@@ -89,7 +90,7 @@ def plan(
     data = read_sources(source or [], sources, objective, seed)
     aims, weights = read_targets(target or [], data, objective, seed)
     made = plan_order(
-        model, data, aims, objective, lr, steps, optimizer, planner, method=method,
+        model, data, aims, objective, lr, steps, optimizer, planner, budget=budget, method=method,
         weights=weights, constraints=constraint or (), schedule=schedule, warmup=warmup,
         batch_size=batch_size, batches=batches, max_length=max_length, microbatch=microbatch,
         parameters=parameters, device=device, seed=seed, trust_remote_code=trust_remote_code,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -22,9 +21,8 @@ from lietoolkit.geometry.objective import HVP_METHODS, Objective, WeightedSum
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
-from lietoolkit.order.linear_ordering import EXACT_LIMIT
 from lietoolkit.order.plane import gradient_plane
-from lietoolkit.order.schedule_bracket import order_against_reverse
+from lietoolkit.order.recommend import PLANNERS, choose_effort, neighbors, recommend
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OBJECTIVES = ("lm", "sft", "dpo")
-PLANNERS = ("auto", "tournament")
 # Without a curvature rule for adaptive optimizers, what practitioners start from.
 DEFAULT_ADAMW_LR = 1e-4
 
@@ -58,7 +55,8 @@ class OrderPlan:
     Fields are those of ``plan.json``. Effects are in loss units (nats for language models):
     ``matrix[i][j]`` is L_target(i then j) - L_target(j then i), negative when i should go first.
     ``confidence`` holds, for each adjacent pair, how often its sign survived resampling of the
-    sources' rows; it is not calibrated against trained truth.
+    sources' rows; it is not calibrated against trained truth. An order planned from the end has
+    no such number (None); its ``effect`` is what the rehearsal gave up by the other choice.
     """
 
     order: list[str]
@@ -76,6 +74,8 @@ class OrderPlan:
     steps: int
     method: str
     planner: str
+    effort: dict[str, Any]
+    rounds: list[dict[str, float]]
     optimizer: str
     schedule: str
     warmup: int
@@ -146,6 +146,7 @@ def plan_order(
     optimizer: str | Optimizer = "adamw",
     planner: str = "auto",
     *,
+    budget: float = 3.0,
     method: str = "local",
     tokenizer: Any = None,
     weights: Mapping[str, float] | None = None,
@@ -181,7 +182,10 @@ def plan_order(
         lr: step size; default: the rule lr * lambda_max = 0.1 (AdamW: 1e-4).
         steps: steps per source.
         optimizer: "sgd", "momentum", "adamw" or a configuration.
-        planner: "auto" or "tournament"; both are the local tournament.
+        planner: "tournament" (pair effects), "from-end" (rehearsed backward induction, for many
+            steps and optimizers with memory), or "auto": what measured best for these settings
+            within the budget.
+        budget: training runs that planning from the end may cost.
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
@@ -237,23 +241,22 @@ def plan_order(
         theta = space.vector(share=isinstance(model, str))
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
+            effort = choose_effort(len(made), steps, optimizer.name, budget, planner, schedule)
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
                 hvp=hvp, chunks=chunks, seed=seed,
                 progress=progress,
             )  # fmt: skip
-            # The best order of all predicted effects costs no more than its Borda approximation.
-            order = t.best_order("exact" if len(made) <= EXACT_LIMIT else "search")
-            forget = (
-                order_against_reverse(made, order, theta, rule.lr, steps, hvp, progress)
-                if forgetting
-                else {}
-            )
+            chosen = recommend(
+                effort, t, made, aims, weights, theta, optimizer,
+                lambda_max=max(rule.lambda_max.values()), schedule=schedule, warmup=warmup,
+                hvp=hvp, forgetting=forgetting, progress=progress,
+            )  # fmt: skip
             plane = _plane(t, made, aims, weights, theta, progress) if geometry else None
     notes += [rule.note] if rule.note else []
     return OrderPlan(
-        order=order,
+        order=chosen.order,
         names=t.names,
         scores=t.scores,
         matrix=t.matrix.tolist(),
@@ -262,13 +265,13 @@ def plan_order(
                 "weight": weights[name],
                 "matrix": t.targets[name].tolist(),
                 "loss": t.target_losses[name],
-                "plan_vs_reverse": _against_reverse(t.targets[name], t.names, order),
+                "plan_vs_reverse": chosen.plan_vs_reverse[name],
             }
             for name in aims
         },
-        forgetting=forget,
+        forgetting=chosen.forgetting,
         constraints=list(constraints),
-        confidence=_confidence(t, order, resamples, seed),
+        confidence=neighbors(t, chosen, resamples, seed),
         baselines=baseline_orders(t.gradients, constraints),
         geometry=plane,
         lr=rule.lr,
@@ -279,7 +282,9 @@ def plan_order(
         },
         steps=steps,
         method=method,
-        planner="tournament",
+        planner=effort.planner,
+        effort={"sweeps": effort.sweeps, "one_shot": effort.one_shot, "why": effort.why},
+        rounds=chosen.rounds,
         optimizer=optimizer.name,
         schedule=schedule,
         warmup=warmup,
@@ -372,30 +377,3 @@ def _plane(
     return gradient_plane(
         (a, b), sources[a], sources[b], target, theta, t.lr, progress=progress
     ).to_dict()
-
-
-def _against_reverse(matrix: Tensor, names: Sequence[str], order: Sequence[str]) -> float:
-    places = [names.index(name) for name in order]
-    return float(matrix[places][:, places].triu(1).sum())
-
-
-def _confidence(
-    t: Tournament, order: Sequence[str], resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    scale = (t.steps * t.lr) ** 2
-    survival = (
-        None if t.resampler is None else t.resampler.survival(t.matrix / scale, resamples, seed)
-    )
-    rows = []
-    for first, second in itertools.pairwise(order):
-        i, j = t.names.index(first), t.names.index(second)
-        rows.append(
-            {
-                "first": first,
-                "second": second,
-                "effect": float(t.matrix[i, j]),
-                "survival": None if survival is None else float(survival[i, j]),
-                "resamples": resamples,
-            }
-        )
-    return rows

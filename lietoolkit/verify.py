@@ -17,6 +17,7 @@ from lietoolkit.geometry.objective import WeightedSum
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
+from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.planning import Material, OrderPlan
 from lietoolkit.training.schedules import check_run
 from lietoolkit.training.truth import run_schedules
@@ -137,9 +138,7 @@ def _run(
     )  # fmt: skip
     weights = np.array([plan.targets[name]["weight"] for name in material.targets])
     measured = losses.numpy() @ weights
-    matrix = np.array(plan.matrix) * (steps / plan.steps) ** 2
-    index = {name: i for i, name in enumerate(plan.names)}
-    predicted = np.array([order_value(matrix, [index[n] for n in order]) for order in chosen])
+    predicted = _predictions(plan, material, list(chosen), steps, weights)
     others = measured[1:]
     worse = float((others > measured[0]).sum() + 0.5 * (others == measured[0]).sum())
     return {
@@ -153,6 +152,30 @@ def _run(
         "floor": _floor(material, weights),
         "targets": {name: losses[:, m].tolist() for m, name in enumerate(material.targets)},
     }
+
+
+def _predictions(
+    plan: OrderPlan,
+    material: Material,
+    orders: Sequence[Sequence[str]],
+    steps: int,
+    weights: np.ndarray,
+) -> np.ndarray:
+    """Predicted losses of orders, up to a constant: the way the plan was made, at these steps."""
+    if plan.planner == "from-end":
+        sweeps = min(plan.effort["sweeps"], steps)
+        stiffest = max(plan.lr_rule["lambda_max"].values())
+        lr = rehearsal_lr(plan.lr, material.optimizer, stiffest, sweeps, steps)
+        rehearsed = run_schedules(
+            material.sources, material.targets, material.theta, orders, lr, steps,
+            material.optimizer, schedule=plan.schedule, warmup=plan.warmup, sweeps=sweeps,
+        )  # fmt: skip
+        return rehearsed.numpy() @ weights
+    # Local effects grow with the square of the steps; a stage commutator belongs to its own.
+    growth = 1.0 if plan.method == "stage" else (steps / plan.steps) ** 2
+    matrix = growth * np.array(plan.matrix)
+    index = {name: i for i, name in enumerate(plan.names)}
+    return np.array([order_value(matrix, [index[n] for n in order]) for order in orders])
 
 
 def _floor(material: Material, weights: np.ndarray) -> float:

@@ -11,8 +11,12 @@ import tiny
 import torch
 
 import lietoolkit as lt
+from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
+from lietoolkit.order.recommend import choose_effort, neighbors, recommend
 from lietoolkit.statistics import wilson_interval
+from lietoolkit.tasks.toys import network_start, networks
+from lietoolkit.training.optimizers import optimizer_from
 
 pytest.importorskip("transformers")
 
@@ -348,3 +352,48 @@ def test_signs_beat_chance_over_many_random_models() -> None:
             total += 1
     low, _ = wilson_interval(right, total)
     assert low > 0.5, (right, total)
+
+
+@pytest.mark.parametrize(
+    ("sources", "steps", "optimizer", "budget", "schedule", "expected"),
+    [
+        (5, 1, "sgd", 3.0, "constant", ("tournament", 1, False)),
+        (4, 20, "adamw", 3.0, "constant", ("from-end", 6, False)),
+        (4, 20, "adamw", 100.0, "linear", ("from-end", 20, False)),
+        (10, 20, "sgd", 3.0, "constant", ("from-end", 6, True)),
+        # Without a constant step size the first round alone says little.
+        (10, 20, "sgd", 3.0, "linear", ("tournament", 1, False)),
+        (4, 20, "adamw", 0.1, "constant", ("tournament", 1, False)),
+    ],
+)
+def test_effort_fits_the_budget(sources, steps, optimizer, budget, schedule, expected):
+    found = choose_effort(sources, steps, optimizer, budget, schedule=schedule)
+    assert (found.planner, found.sweeps, found.one_shot) == expected
+    assert found.why
+
+
+@pytest.mark.parametrize("budget", [0, -1.0, float("nan"), "much"])
+def test_bad_budget_is_refused(budget):
+    with pytest.raises(InputError, match="budget"):
+        choose_effort(4, 20, "adamw", budget)
+
+
+def test_rehearsed_plan_says_what_it_gains():
+    """From the end: a few gradients a stage find an order that really beats its reverse."""
+    sources = dict(zip("abcd", networks(4, 3), strict=True))
+    target, theta = networks(5, 3)[-1], network_start(3)
+    t = lt.tournament(sources, target, theta, lr=3e-3, steps=10, optimizer="adamw")
+    effort = choose_effort(4, 10, "adamw", 3.0)
+    chosen = recommend(
+        effort, t, sources, {"target": target}, {"target": 1.0}, theta, optimizer_from("adamw")
+    )
+    orders = [list(o) for o in itertools.permutations("abcd")]
+    losses = lt.run_schedules(sources, target, theta, orders, 3e-3, 10, "adamw")
+    plan = float(losses[orders.index(chosen.order)])
+    reverse = float(losses[orders.index(chosen.order[::-1])])
+    assert plan < float(losses.median())
+    assert chosen.plan_vs_reverse["target"] < 0 and plan < reverse
+    assert set(chosen.forgetting) == set("abcd")
+    rows = neighbors(t, chosen)
+    assert [row["first"] for row in rows] == chosen.order[:-1]
+    assert all(row["effect"] <= 0 and row["survival"] is None for row in rows)

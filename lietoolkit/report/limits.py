@@ -65,6 +65,8 @@ def verdict(percentile: float) -> str:
 
 def _horizon(plan: Mapping[str, Any]) -> Limit | None:
     steps = plan["steps"]
+    if plan["planner"] == "from-end":
+        return _rehearsed(plan)
     if plan["method"] not in _LOCAL:
         return None
     if steps == 1:
@@ -83,8 +85,21 @@ def _horizon(plan: Mapping[str, Any]) -> Limit | None:
     return Limit("serious" if steps >= 10 else "caution", "Number of steps", text)
 
 
+def _rehearsed(plan: Mapping[str, Any]) -> Limit:
+    sweeps, steps = plan["effort"].get("sweeps", 1), plan["steps"]
+    text = (
+        f"The order was rehearsed with {sweeps} gradient{'s' * (sweeps != 1)} in place of the "
+        f"{steps} steps of a stage. On small networks such plans were better than the best of as "
+        "many random orders as they cost; a larger --budget rehearses more closely. The matrix of "
+        "pairs and the explorer show effects of short steps, which the order was not chosen by."
+    )
+    return Limit("ok" if 4 * sweeps >= steps else "caution", "Number of steps", text)
+
+
 def _optimizer(plan: Mapping[str, Any]) -> Limit | None:
     name = plan["optimizer"]
+    if plan["planner"] == "from-end":
+        return None
     if plan["method"] not in _LOCAL or name == "sgd":
         if plan["method"] in _LOCAL and plan["schedule"] != "constant":
             return Limit(

@@ -28,7 +28,8 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
 
 _OPTIONAL: dict[str, Any] = {
     "forgetting": {}, "constraints": [], "confidence": [], "baselines": {}, "geometry": None,
-    "lr_rule": {}, "planner": "tournament", "schedule": "constant", "sources": {}, "notes": [],
+    "lr_rule": {}, "planner": "tournament", "effort": {}, "rounds": [],
+    "schedule": "constant", "sources": {}, "notes": [],
     "cost": {}, "seconds": None, "versions": {}, "hardware": {}, "verification": None,
 }  # fmt: skip
 

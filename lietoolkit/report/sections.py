@@ -27,6 +27,16 @@ _SETTINGS = {"lr": "step size (lr)", "parameters": "trainable parameters", "dtyp
              "steps": "steps on each source"}  # fmt: skip
 
 
+SCORES = (
+    "A source's score is the sum of its row. The order is sorted by it, as far as your constraints "
+    "allow and the planner finds nothing better."
+)
+SCORES_FROM_END = (
+    "A source's score is the sum of its row. All this is about short steps: the order was not "
+    "sorted by it, but rehearsed from its end."
+)
+
+
 def headline(plan: Plan, title: str = "", dpi: int = 110) -> list[Block]:
     """The first screen: the order, what it is worth, how sure, and the gravest limit."""
     order, targets = plan["order"], plan["targets"]
@@ -132,8 +142,7 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         paragraph(text, fit),
         figure(plots.order_matrix, plan["matrix"], names, order,
                size=(size + 1.4, size), dpi=dpi),
-        paragraph("A source's score is the sum of its row. The order is sorted by it, as far as "
-                  "your constraints allow and the planner finds nothing better."),
+        paragraph(SCORES_FROM_END if plan["planner"] == "from-end" else SCORES),
         figure(plots.score_bars, plan["scores"], order,
                size=(6.2, 1.4 + 0.4 * n), dpi=dpi),
     ]  # fmt: skip
