@@ -215,6 +215,21 @@ def test_planners_that_see_the_whole_run_are_not_called_local():
     assert not {"Number of steps", "Optimizer"} & {limit.title for limit in report.limits(plan)}
 
 
+def test_a_rehearsed_plan_is_not_judged_as_a_local_one():
+    plan = example_plan(verified=False) | {
+        "planner": "from-end", "optimizer": "adamw", "steps": 20, "method": "local",
+        "effort": {"sweeps": 2, "one_shot": False, "why": "beyond the local score"},
+        "rounds": [],
+    }  # fmt: skip
+    found = {limit.title: limit for limit in report.limits(plan)}
+    assert "Optimizer" not in found
+    assert found["Number of steps"].level == "caution"
+    assert "2 gradients in place of the 20 steps" in found["Number of steps"].text
+    plan["effort"] = plan["effort"] | {"sweeps": 10}
+    closer = {limit.title: limit for limit in report.limits(plan)}
+    assert closer["Number of steps"].level == "ok"
+
+
 def test_the_step_size_is_not_warned_about_twice():
     plan = example_plan()
     plan["lr_rule"] = {"eta_lambda_max": 0.7, "note": "too large"}
