@@ -63,21 +63,22 @@ MISTAKES = (
     Mistake("no curvature in the reverse step", "training/reverse.py",
             "cotangent.theta + hc", "cotangent.theta", "test_training"),
     Mistake("flipped sign of forgetting", "order/schedule_bracket.py",
-            ".sub_(everything)", ".sub_(everything).neg_()", "test_order"),
+            "        v -= g\n", "        v += g\n", "test_order"),
     Mistake("flipped sign of the measured effect", TRUTH,
             "float(losses[0] - losses[1])", "float(losses[1] - losses[0])", "test_order"),
     Mistake("swapped order in the runner", TRUTH,
-            "sources[order[position]], state", "sources[order[-1 - position]], state",
+            "sources[order[position]],\n", "sources[order[-1 - position]],\n",
             "test_training"),
     Mistake("dropped k squared", TOURNAMENT,
-            "scale = steps * lr\n", "scale = steps**0.5 * lr\n", "test_order"),
+            "(steps * lr) ** 2 * _effects", "steps * lr**2 * _effects", "test_order"),
     Mistake("dropped eta squared", TOURNAMENT,
-            "scale**2 * _effects", "scale * steps * _effects", "test_order"),
+            "(steps * lr) ** 2 * _effects", "steps**2 * lr * _effects", "test_order"),
     Mistake("HVP of the wrong source in the bracket", "geometry/bracket.py",
             "return b.hvp(theta, g_a, method) - a.hvp(theta, g_b, method)",
             "return a.hvp(theta, g_a, method) - b.hvp(theta, g_b, method)", "test_geometry"),
     Mistake("HVP of the wrong source in the tournament", TOURNAMENT,
-            "products = stored_gram(g, v)", "products = stored_gram(g, [*v[1:], v[0]])",
+            "name: (steps * lr) ** 2 * _effects(sources, block.cpu())",
+            "name: (steps * lr) ** 2 * _effects(sources, block.cpu().roll(1, 1))",
             "test_order"),
     Mistake("HVP of the wrong source in the whole order", "order/schedule_bracket.py",
             "total += sources[name]", "total += sources[order[0]]", "test_order"),
@@ -228,7 +229,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         copy, log = Path(folder) / "copy", Path(folder) / "log"
         ignore = shutil.ignore_patterns("__pycache__")
-        for part in ("lietoolkit", "tests"):
+        for part in ("lietoolkit", "tests", "scripts", "exercises"):
             shutil.copytree(ROOT / part, copy / part, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", copy)
         tests = " ".join(sorted({name for m in chosen for name in m.tests.split()}))
