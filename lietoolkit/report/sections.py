@@ -320,7 +320,8 @@ def _share(value: float, loss: float | None) -> str:
     if not loss:
         return "not known"
     share = 100 * value / loss
-    return f"{share:.2g}%".replace("-", "−") if abs(share) >= 1e-3 else "under 0.001%"
+    digits = f"{share:.0f}" if abs(share) >= 100 else f"{share:.2g}"
+    return f"{digits}%".replace("-", "−") if abs(share) >= 1e-3 else "under 0.001%"
 
 
 def _listed(names: list[str]) -> str:
