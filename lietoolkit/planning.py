@@ -146,7 +146,7 @@ def plan_order(
     optimizer: str | Optimizer = "adamw",
     planner: str = "auto",
     *,
-    budget: float = 3.0,
+    budget: float = 4.0,
     method: str = "local",
     tokenizer: Any = None,
     weights: Mapping[str, float] | None = None,

@@ -358,9 +358,9 @@ def test_signs_beat_chance_over_many_random_models() -> None:
     ("sources", "steps", "optimizer", "budget", "schedule", "expected"),
     [
         (5, 1, "sgd", 3.0, "constant", ("tournament", 1, False)),
-        (4, 20, "adamw", 3.0, "constant", ("from-end", 6, False)),
+        (4, 20, "adamw", 4.0, "constant", ("from-end", 6, False)),
         (4, 20, "adamw", 100.0, "linear", ("from-end", 20, False)),
-        (10, 20, "sgd", 3.0, "constant", ("from-end", 6, True)),
+        (10, 20, "sgd", 4.0, "constant", ("from-end", 5, True)),
         # Without a constant step size the first round alone says little.
         (10, 20, "sgd", 3.0, "linear", ("tournament", 1, False)),
         (4, 20, "adamw", 0.1, "constant", ("tournament", 1, False)),
@@ -396,4 +396,30 @@ def test_rehearsed_plan_says_what_it_gains():
     assert set(chosen.forgetting) == set("abcd")
     rows = neighbors(t, chosen)
     assert [row["first"] for row in rows] == chosen.order[:-1]
-    assert all(row["effect"] <= 0 and row["survival"] is None for row in rows)
+    assert all(row["survival"] is None for row in rows)
+
+
+def test_the_best_rehearsed_order_is_taken_within_constraints():
+    """The rounds may mislead; what is recommended is the best of the orders rehearsed whole."""
+    sources = dict(zip("abcd", networks(4, 5), strict=True))
+    target, theta = networks(5, 5)[-1], network_start(5)
+    effort = choose_effort(4, 5, "adamw", 100.0)
+    assert effort.sweeps == 5  # every step is rehearsed: predictions are the truth
+    settings = (theta, 3e-3, 5, "adamw")
+    for constraints in ((), ("d first",)):
+        t = lt.tournament(
+            sources, target, theta, lr=3e-3, steps=5, optimizer="adamw", constraints=constraints
+        )
+        chosen = recommend(
+            effort, t, sources, {"e": target}, {"e": 1.0}, theta, optimizer_from("adamw")
+        )
+        order = chosen.order
+        real = lt.run_schedules(
+            sources, target, theta, [order, order[::-1], t.best_order("exact")], *settings[1:]
+        )
+        assert chosen.plan_vs_reverse["e"] == pytest.approx(float(real[0] - real[1]), rel=1e-9)
+        assert real[0] <= real[2]
+        if constraints:
+            assert order[0] == "d"
+        else:
+            assert real[0] < real[1]

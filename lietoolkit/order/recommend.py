@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import Objective, WeightedSum
+from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.from_end import plan_from_end
 from lietoolkit.order.linear_ordering import EXACT_LIMIT
 from lietoolkit.order.schedule_bracket import order_against_reverse
@@ -27,6 +29,8 @@ HELD_STEP = 1.0
 # Of the k gradients of a stage, a rehearsal should take this share: with fewer, language models
 # trained with AdamW were misjudged.
 LEAST_SHARE = 0.2
+# Orders rehearsed as a whole at the end: the plan's, the tournament's, and both in reverse.
+COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def choose_effort(
     sources: int,
     steps: int,
     optimizer: str,
-    budget: float = 3.0,
+    budget: float = 4.0,
     planner: str = "auto",
     schedule: str = "constant",
 ) -> Effort:
@@ -77,7 +81,8 @@ def choose_effort(
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it,
     planning from the end with m gradients a stage costs about :math:`(N(N+1)/2 - 1)\,m/k` runs,
-    and N m/k when all positions are taken from its first round. That is worth it only at a
+    and N m/k when all positions are taken from its first round; the orders compared at the end
+    cost m/k each. That is worth it only at a
     constant step size, where a source does much the same in every place.
 
     Args:
@@ -86,7 +91,7 @@ def choose_effort(
         planner: "auto", or the one to use whatever the budget.
         schedule: of the step size over the run.
 
-    >>> choose_effort(5, 20, "adamw", budget=3.0).sweeps
+    >>> choose_effort(5, 20, "adamw", budget=4.0).sweeps
     4
     >>> choose_effort(5, 1, "sgd").planner
     'tournament'
@@ -97,8 +102,8 @@ def choose_effort(
         return Effort("tournament", why="asked for")
     if planner == "auto" and steps == 1 and optimizer == "sgd":
         return Effort("tournament", why="one step of plain SGD is what the local score predicts")
-    full = (sources * (sources + 1) / 2 - 1) / steps
-    first = sources / steps
+    full = (sources * (sources + 1) / 2 - 1 + COMPARED) / steps
+    first = (sources + COMPARED) / steps
     words = f"{steps} steps with {optimizer} are beyond the local score"
     least = math.ceil(LEAST_SHARE * steps)
     ways = ((full, False), (first, True)) if schedule == "constant" else ((full, False),)
@@ -136,9 +141,10 @@ def recommend(
 ) -> Recommendation:
     """Find the order with the chosen effort, and what it changes against its reverse.
 
-    A tournament's changes are sums of its pair effects; planning from the end rehearses both
-    orders with as many gradients a stage as it planned with; with plain SGD and few of them, at a
-    step size small enough to hold them.
+    A tournament's changes are sums of its pair effects. Planning from the end stands the other
+    sources in for each other while it chooses; so the order it finds, the tournament's and both
+    in reverse are rehearsed as they are, with as many gradients a stage, and the best of them is
+    taken. With plain SGD all this is at a step size small enough to hold the gradients.
 
     Args:
         effort: of ``choose_effort``.
@@ -171,13 +177,23 @@ def recommend(
         effort="exact", one_shot=effort.one_shot, constraints=t.constraints, **run,
     )  # fmt: skip
     read = [*targets.values(), *(sources.values() if forgetting else ())]
-    both = run_schedules(
+    ahead = [planned.order, t.best_order("exact" if len(sources) <= EXACT_LIMIT else "search")]
+    orders = [*ahead, *(order[::-1] for order in ahead)]
+    losses = run_schedules(
         sources, {str(i): objective for i, objective in enumerate(read)}, theta,
-        [planned.order, planned.order[::-1]], lr, t.steps, optimizer, sweeps=effort.sweeps, **run,
+        orders, lr, t.steps, optimizer, sweeps=effort.sweeps, **run,
     )  # fmt: skip
-    changes = (both[0] - both[1]).tolist()
+    mixed = losses[:, : len(targets)] @ torch.tensor(
+        [weights[name] for name in targets], dtype=losses.dtype
+    )
+    before = parse_constraints(t.constraints, t.names)
+    allowed = [
+        i for i, order in enumerate(orders) if obeys([t.names.index(n) for n in order], before)
+    ]
+    best = min(allowed, key=lambda i: float(mixed[i]))
+    changes = (losses[best] - losses[(best + 2) % 4]).tolist()
     return Recommendation(
-        planned.order,
+        orders[best],
         effort,
         planned.rounds,
         dict(zip(targets, changes, strict=False)),
@@ -193,11 +209,12 @@ def neighbors(
     Args:
         t: the tournament; with chunks, for the bootstrap.
         chosen: the recommendation. From the end, the effect of a pair is the score of its second
-            source as the last one less that of its first, and nothing is resampled.
+            source as the last one less that of its first, where a round compared the two, and
+            nothing is resampled.
         resamples, seed: of the bootstrap.
     """
     survival = None
-    if t.resampler is not None and not chosen.rounds:
+    if t.resampler is not None and chosen.effort.planner == "tournament":
         survival = t.resampler.survival(t.matrix / (t.steps * t.lr) ** 2, resamples, seed)
     rows = []
     for first, second in itertools.pairwise(chosen.order):
