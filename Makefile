@@ -87,7 +87,7 @@ slow: .venv/installed-dev
 # report.ipynb is a template without outputs: tests/test_report.py runs it through papermill.
 COURSE := $(filter-out notebooks/report.ipynb,$(wildcard notebooks/*.ipynb))
 notebooks: .venv/installed-dev
-	$(if $(COURSE),$(BIN)/pytest --nbval-lax -W default $(COURSE),@echo 'no course notebooks yet')
+	$(if $(COURSE),OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax -W default $(COURSE),@echo 'no course notebooks yet')
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
