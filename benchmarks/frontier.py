@@ -28,6 +28,7 @@ from common import environment, objectives_of, rows_of, save, settings_of, summa
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
 from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.order.studies import best_of_random
 from lietoolkit.tasks.models import load_model
 from lietoolkit.tasks.toys import network_start, networks
 
@@ -180,7 +181,7 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
                     )
                 )
             for b in RANDOM:
-                best = best_of(column, b)
+                best = best_of_random(column, b)
                 share = (np.median(column) - best) / gap
                 rows.setdefault(f"random, best of {b}", []).append((share, 100 * b / (b + 1), b))
         for planner, values in rows.items():
@@ -188,18 +189,6 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
             for key, value in zip(row, np.mean(values, axis=0), strict=True):
                 row[key].append(float(value))
     return found
-
-
-def best_of(losses: np.ndarray, b: int) -> float:
-    """Expected lowest loss of b different orders drawn at random."""
-    n, ordered = len(losses), np.sort(losses)
-    # Chance that the lowest of the drawn ones is the i-th: all others come from above it.
-    left, chance, total = 1.0, 0.0, 0.0
-    for i in range(n - b + 1):
-        chance = left * b / (n - i)
-        total += chance * ordered[i]
-        left -= chance
-    return total
 
 
 def table(result: dict) -> None:

@@ -243,6 +243,8 @@ def ranking(made: OrderPlan) -> str:
     width = max(len(name) for name in made.order)
     for place, name in enumerate(made.order, 1):
         row = pairs.get(name)
+        # Effects of pairs say little about an order that was rehearsed as a whole.
+        row = row if made.planner == "tournament" else None
         note = f"   before the next one: {row['effect']:+.2g}" if row else ""
         if row and row["survival"] is not None:
             note += f", the same sign in {row['survival']:.0%} of resamples"

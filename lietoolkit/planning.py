@@ -241,7 +241,9 @@ def plan_order(
         theta = space.vector(share=isinstance(model, str))
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
-            effort = choose_effort(len(made), steps, optimizer.name, budget, planner, schedule)
+            # Who names a method wants its tournament.
+            asked = "tournament" if planner == "auto" and method != "local" else planner
+            effort = choose_effort(len(made), steps, optimizer.name, budget, asked, schedule)
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,

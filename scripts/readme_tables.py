@@ -99,7 +99,7 @@ def frontier_table(results: list[dict]) -> str:
         settings, rows = result["settings"], frontier.standings(result)
         k = settings["steps"]
         trained = f"{settings['optimizer']}, {k} steps, {settings['schedule']}"
-        wanted = ["tournament, local", "solo gain, small first"]
+        wanted = ["tournament, local", "solo gain, small first", "solo gain, large first"]
         wanted += [f"from the end, exact, m={m}" for m in dict.fromkeys((1, max(1, k // 4), k))]
         for planner in wanted:
             cost = sum(rows[planner]["cost"]) / len(rows[planner]["cost"])

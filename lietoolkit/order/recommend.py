@@ -81,9 +81,9 @@ def choose_effort(
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it,
     planning from the end with m gradients a stage costs about :math:`(N(N+1)/2 - 1)\,m/k` runs,
-    and N m/k when all positions are taken from its first round; the orders compared at the end
-    cost m/k each. That is worth it only at a
-    constant step size, where a source does much the same in every place.
+    and N m/k when all positions are taken from its first round, which is worth it only at a
+    constant step size, where a source does much the same in every place. The orders compared at
+    the end cost m/k each.
 
     Args:
         sources: N. steps: k. optimizer: its name.
