@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -167,17 +167,22 @@ class ModelObjective(Objective):
         # Fused attention has no second derivative; the plain kernel has.
         kernel = sdpa_kernel(SDPBackend.MATH)
         with torch.enable_grad(), self._at(theta) as parameters, kernel:
+            # As in a gradient, products accumulate straight into views of one flat vector.
+            for parameter, view in zip(parameters, self.space.unflatten(hv), strict=True):
+                parameter.grad = view
             for weight, part in self._parts(batch):
                 loss = weight * self.kind.loss(self.model, part)
                 first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+                for view, d in zip(self.space.unflatten(g), first, strict=True):
+                    if d is not None:
+                        view.add_(d.detach())
                 used = [
                     (d, x) for d, x in zip(first, direction, strict=True)
                     if d is not None and d.requires_grad
                 ]  # fmt: skip
-                outputs, cotangents = [d for d, _ in used], [x for _, x in used]
-                second = torch.autograd.grad(outputs, parameters, cotangents, allow_unused=True)
-                _accumulate(self.space.unflatten(g), first)
-                _accumulate(self.space.unflatten(hv), second)
+                if used:
+                    outputs, cotangents = zip(*used, strict=True)
+                    torch.autograd.backward(outputs, cotangents, inputs=parameters)
         return g, hv
 
     def _choose_method(self, theta: Tensor, v: Tensor) -> str:
@@ -234,12 +239,6 @@ class ModelObjective(Objective):
                 break
         found = start * 4.0 ** (best + 0.5)
         return (found if gaps[best] <= AGREEMENT else 0.0), gaps[best]
-
-
-def _accumulate(views: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> None:
-    for view, tensor in zip(views, tensors, strict=True):
-        if tensor is not None:
-            view.add_(tensor.detach())
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
