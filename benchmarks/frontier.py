@@ -40,7 +40,8 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(1)
     cell = f"{args.model}-{args.objective}-n{args.sources}-k{args.steps}-{args.optimizer}"
-    path = Path(args.out) / f"{cell}-{args.schedule}.json"
+    cell += f"-{args.schedule}" + (f"-lr{args.lr:g}" if args.lr else "")
+    path = Path(args.out) / f"{cell}.json"
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
     result["settings"], result["environment"] = settings_of(args), environment()
     for draw in range(args.draws):

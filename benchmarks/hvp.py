@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import environment, objectives_of, rows_of, save, settings_of
 
 import lietoolkit as lt
+from lietoolkit.environment import keep_freed_memory
 from lietoolkit.tasks.models import load_model
 
 VARIANTS = ("finite difference", "exact", "torch.func jvp(grad)", "tournament of 8")
@@ -90,6 +91,7 @@ def measure(args: argparse.Namespace, variant: str, peak: bool) -> dict:
     """Time against the plain gradient, or peak memory from the loaded model on."""
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the command line does
     before = resident("VmRSS")
     model, tokenizer = load_model(args.model)
     space = lt.ParameterSpace(model)

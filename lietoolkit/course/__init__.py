@@ -33,6 +33,7 @@ _OFFERED = {
     "finish": ("lietoolkit.course.ledger", "finish"),
     "summary": ("lietoolkit.course.ledger", "summary"),
     "contents": ("lietoolkit.course.overview", "contents"),
+    "recorded": ("lietoolkit.course.records", "recorded"),
     "check": ("lietoolkit.course.exercises", "check"),
     "hint": ("lietoolkit.course.exercises", "hint"),
     "solution": ("lietoolkit.course.exercises", "solution"),

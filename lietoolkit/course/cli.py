@@ -29,6 +29,9 @@ def run(
     ] = None,
     rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     out: Annotated[Path, typer.Option(help="folder of the executed copy")] = Path("out/course"),
+    record: Annotated[
+        bool, typer.Option("--record", help="keep what it printed, for course.recorded")
+    ] = False,
 ) -> None:
     """Execute a notebook from top to bottom: lietoolkit course run 04 -p seed 7."""
     from lietoolkit.course.runner import read_parameters
@@ -47,7 +50,7 @@ def run(
         pairs[name] = value
     if values:
         raise InputError(f"run: expected nothing after the notebook, found {' '.join(values)}")
-    typer.echo(f"Wrote {execute(number, read_parameters(pairs), out)}")
+    typer.echo(f"Wrote {execute(number, read_parameters(pairs), out, record)}")
 
 
 @app.command()

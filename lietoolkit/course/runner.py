@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lietoolkit
+from lietoolkit.course.records import keep
 from lietoolkit.course.settings import PARAMETERS, check_values
 from lietoolkit.errors import InputError
 from lietoolkit.execution import execute_notebook
@@ -83,13 +84,24 @@ def read_parameters(pairs: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def run(number: str, parameters: Mapping[str, Any] | None = None, out: str | Path = "out") -> Path:
+def recorded_folder() -> Path:
+    """The folder with results that longer runs printed."""
+    return course_folder() / "recorded"
+
+
+def run(
+    number: str,
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path = "out",
+    record: bool = False,
+) -> Path:
     """Execute a notebook with papermill and write the result.
 
     Args:
         number: which, see `find`.
         parameters: see ``lietoolkit.course.settings.PARAMETERS``.
         out: folder of the executed copy.
+        record: keep what it printed for the page, see ``lietoolkit.course.records``.
 
     Returns:
         Its path.
@@ -103,4 +115,7 @@ def run(number: str, parameters: Mapping[str, Any] | None = None, out: str | Pat
     check_values(parameters)
     target = Path(out) / notebook.path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    return execute_notebook(notebook.path, target, parameters)
+    executed = execute_notebook(notebook.path, target, parameters)
+    if record:
+        keep(executed, recorded_folder(), notebook.number, check_values(parameters))
+    return executed

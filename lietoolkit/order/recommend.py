@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -171,6 +171,9 @@ def recommend(
         )
     run: dict[str, Any] = {"schedule": schedule, "warmup": warmup, "progress": progress}
     lr = rehearsal_lr(t.lr, optimizer, lambda_max, effort.sweeps, t.steps)
+    if lr < t.lr:
+        smaller = f"rehearsed at lr {lr:.2g}, for held gradients to stay stable: changes are larger"
+        effort = replace(effort, why=f"{effort.why}; {smaller}")
     settings = (theta, lr, t.steps, optimizer, effort.sweeps)
     planned = plan_from_end(
         sources, WeightedSum(targets, weights), *settings,
