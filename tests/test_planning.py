@@ -17,6 +17,7 @@ from lietoolkit.order.recommend import choose_effort, neighbors, recommend
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.toys import network_start, networks
 from lietoolkit.training.optimizers import optimizer_from
+from lietoolkit.verify import LONG
 
 pytest.importorskip("transformers")
 
@@ -262,6 +263,17 @@ def test_verification_trains_the_orders_it_names(plan, verified) -> None:
         assert run["n"] == 6
         assert run["predicted"][0] == 0
         assert run["floor"] < 1e-12
+
+
+def test_long_runs_are_trained_in_float32_and_tell_the_orders_apart(plan) -> None:
+    m = plan.material
+    run = lt.verify_plan(plan, 6, steps=[LONG]).verification["steps"][str(LONG)]
+    exact = lt.run_schedules(m.sources, m.targets["target"], m.theta, run["orders"], LR, LONG)
+    assert m.theta.dtype == torch.float64
+    assert run["dtype"] == "float32"
+    gap = float((exact - torch.tensor(run["measured"])).abs().max())
+    assert 0 < gap < 1e-2 * float(exact.max() - exact.min())
+    assert run["floor"] < 1e-2 * float(exact.max() - exact.min())
 
 
 def test_prediction_of_whole_orders_agrees_with_training_at_one_small_step() -> None:

@@ -112,6 +112,12 @@ class ModelObjective(Objective):
                     digest.update(data.numpy().tobytes())
         return f"{self.name}:{digest.hexdigest()[:16]}"
 
+    def in_space(self, space: ParameterSpace) -> ModelObjective:
+        """The same objective over another space of the same model: other parameters or dtype."""
+        moved = self._with(self._batches, self.units)
+        moved.space = space
+        return moved
+
     @property
     def units(self) -> float:
         """Batches read by one evaluation; a part of a batch counts by its share."""
