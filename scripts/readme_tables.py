@@ -115,8 +115,25 @@ def frontier_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def costs_table(results: list[dict]) -> str:
+    """One line per result file and way to make a gradient with a product."""
+    if not results:
+        return NONE_YET
+    head = ["model", "gradient and product by", "time, in plain gradients",
+            "memory, of a plain gradient"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        for variant, row in result["rows"].items():
+            low, high = row["spread"]
+            lines.append([
+                result["settings"]["model"], variant,
+                f"{row['time']:.2f} ({low:.2f} to {high:.2f})", f"{row['memory']:.2f}",
+            ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def read_results(folder: Path, kind: str) -> list[dict]:
-    """Results of one benchmark ("pairs", "orders" or "frontier"), real models first."""
+    """Results of one benchmark ("pairs", "orders", "frontier" or "hvp"), real models first."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
     return sorted(found, key=lambda r: r["settings"]["model"] == "course")
 
@@ -140,6 +157,7 @@ def main() -> None:
         "pairs": pairs_table(read_results(RESULTS, "pairs")),
         "orders": orders_table(read_results(RESULTS, "orders")),
         "frontier": frontier_table(read_results(RESULTS, "frontier")),
+        "costs": costs_table(read_results(RESULTS, "hvp")),
     }
     filled = fill(text, tables)
     if "--check" in sys.argv[1:]:

@@ -63,6 +63,9 @@ def recorded(number: str, profile: str = "laptop") -> None:
         f"{kept['date']}, {kept['seconds'] / 60:.0f} min on {machine['device']}, "
         f"torch {machine['torch']}\n{kept['command']}"
     )
+    heading = ""
     for cell in kept["cells"]:
-        print(f"\n{cell['heading']}")
+        if cell["heading"] != heading:
+            heading = cell["heading"]
+            print(f"\n{heading}")
         print("\n".join(f"    {line}" for line in cell["text"].splitlines()))

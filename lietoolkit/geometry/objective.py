@@ -161,7 +161,7 @@ class Objective:
         # A step size needs no float64 length.
         eps = (move / torch.linalg.vector_norm(v).clamp(min=1e-30)).to(theta.dtype)
         # In place from here on: for a large model every vector counts, and every pass over one.
-        point = torch.addcmul(theta, v, eps)
+        point = torch.addcmul(theta, v, eps, out=self.space.scratch(theta))
         ahead = self._gradient(point, batch)
         behind = self._gradient(torch.addcmul(theta, v, -eps, out=point), batch)
         scale = 0.5 / eps

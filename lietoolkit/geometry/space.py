@@ -53,6 +53,21 @@ def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 class VectorSpace:
     """Inner products of flat vectors; what an objective without a model lives in."""
 
+    _scratch: Tensor | None = None
+
+    def scratch(self, like: Tensor) -> Tensor:
+        """A vector to overwrite; on a CPU the same one each time.
+
+        There new memory is slow: the system clears each page when it is first written to.
+        """
+        if like.device.type != "cpu":
+            return torch.empty_like(like)
+        old = self._scratch
+        if old is None or old.shape != like.shape or old.dtype != like.dtype:
+            self._scratch = torch.empty_like(like)
+        assert self._scratch is not None
+        return self._scratch
+
     def dot(self, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of two [P] vectors as a float64 scalar tensor."""
         return gram([u], [v])[0, 0]

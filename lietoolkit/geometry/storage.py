@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Stored:
         """Store u; ``full=False`` in float16."""
         if full:
             return cls(u, torch.ones((), dtype=torch.float64, device=u.device), u.dtype)
-        scale = u.abs().max().clamp(min=1e-30)
+        scale = torch.linalg.vector_norm(u, ord=math.inf).clamp(min=1e-30)
         data = torch.empty_like(u, dtype=torch.float16)
         for block in blocks(u):
             data[block] = u[block] / scale
