@@ -129,7 +129,7 @@ def plan_from_end(
     >>> plan.order
     ['stiff', 'soft']
     """
-    check_run(lr, steps, schedule, warmup)
+    check_run(lr, steps, schedule, warmup, sweeps)
     rule = optimizer_from(optimizer)
     check_sources(sources)
     if not isinstance(target, Objective):
@@ -139,10 +139,6 @@ def plan_from_end(
     if effort not in EFFORTS:
         raise InputError(f"effort: expected one of {', '.join(EFFORTS)}; found {effort!r}")
     sweeps = steps if sweeps is None else sweeps
-    if isinstance(sweeps, bool) or not isinstance(sweeps, int) or not 1 <= sweeps <= steps:
-        raise InputError(
-            f"sweeps: expected a whole number from 1 to steps = {steps}, found {sweeps!r}"
-        )
     names = list(sources)
     before = parse_constraints(constraints, names)
     sizes = step_sizes(lr, steps * len(names), schedule, warmup)

@@ -9,7 +9,13 @@ from lietoolkit.errors import InputError
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def check_run(lr: float, steps: int, schedule: str = "constant", warmup: int = 0) -> None:
+def check_run(
+    lr: float,
+    steps: int,
+    schedule: str = "constant",
+    warmup: int = 0,
+    sweeps: int | None = None,
+) -> None:
     """Raise InputError unless these settings describe a run."""
     if not (isinstance(lr, int | float) and math.isfinite(lr) and lr > 0):
         raise InputError(f"lr: expected a positive finite number, found {lr!r}")
@@ -19,6 +25,10 @@ def check_run(lr: float, steps: int, schedule: str = "constant", warmup: int = 0
         raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}; found {schedule!r}")
     if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
         raise InputError(f"warmup: expected a whole number of steps, found {warmup!r}")
+    if sweeps is not None and not (type(sweeps) is int and 1 <= sweeps <= steps):
+        raise InputError(
+            f"sweeps: expected a whole number from 1 to steps = {steps}, found {sweeps!r}"
+        )
 
 
 def step_sizes(lr: float, total: int, schedule: str = "constant", warmup: int = 0) -> list[float]:

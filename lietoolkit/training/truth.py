@@ -80,11 +80,7 @@ def run_schedules(
                     f"orders: unknown source {name!r}; the sources are {', '.join(sources)}"
                 )
     longest = max((len(order) for order in plans), default=0)
-    check_run(lr, steps, schedule, warmup)
-    if sweeps is not None and not (type(sweeps) is int and 1 <= sweeps <= steps):
-        raise InputError(
-            f"sweeps: expected a whole number from 1 to steps = {steps}, found {sweeps!r}"
-        )
+    check_run(lr, steps, schedule, warmup, sweeps)
     settings = {
         "lr": lr,
         "steps": steps,
