@@ -138,6 +138,10 @@ MISTAKES = (
             "key=lambda i: (scores[i], i)", "key=lambda i: (-scores[i], i)", "test_order"),
     Mistake("constraints turned round", "order/linear_ordering.py",
             "any((j, i) in (before or ())", "any((i, j) in (before or ())", "test_order"),
+    Mistake("worst rehearsed order taken", "order/recommend.py",
+            "best = min(allowed,", "best = max(allowed,", "test_planning"),
+    Mistake("rehearsal beyond the budget", "order/recommend.py",
+            "int(budget / price + 1e-9)", "int(2 * budget / price + 1e-9)", "test_planning"),
     Mistake("weights of targets ignored", TOURNAMENT,
             "weights[name] * tensor for name", "tensor for name", "test_order"),
 )  # fmt: skip

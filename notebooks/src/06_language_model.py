@@ -42,8 +42,7 @@ run = course.setup(globals())
 # next token, in nats.
 #
 # This page was run in profile `ci`, with the small model that comes with the package, in float64.
-# `lietoolkit course run 06 -p profile laptop` does the same on SmolLM2-135M, a much
-# larger model. That has not been run for this page yet, so nothing is said about it here.
+# What the same notebook showed on SmolLM2-135M, a much larger model, stands near its end.
 
 # %% tags=["nbval-check-output"]
 names = ["python", "cpp", "manual", "docstrings", "readme"]
@@ -105,13 +104,11 @@ places = ["first", "in between", "in between", "in between", "last"]
 plan = language.best_of(t, names, "python")
 course.reveal("06.last", places[plan.index("python")], " → ".join(plan))
 
-# %% [markdown]
-# You have seen the plan. How far do you trust it?
-
 # %%
 course.bet(
     "06.rank",
-    "All orders of the chosen sources are trained for real. The planned one (exact) comes…",
+    "You have seen the plan. How far do you trust it? All orders of the chosen sources are trained "
+    "for real, and the planned one (exact) comes…",
     ["first", "in the best quarter", "in the better half", "in the worse half"],
 )
 
@@ -200,6 +197,17 @@ for label, theta in {"start": study.theta, **ends}.items():
 # changes it less. That is no failure of the prediction: it is about the loss, and it says how small
 # the difference will be. Where order matters more, with long stages, is the matter of notebooks 09
 # and 10.
+#
+# ## The same on SmolLM2-135M
+#
+# A pretrained model of 135 million parameters, in float32, with twice the rows. This is what the
+# cells above printed in that run:
+
+# %% tags=["nbval-check-output"]
+course.recorded("06")
+
+# %% [markdown]
+# RESULT_06
 #
 # ## Exercise
 #

@@ -41,8 +41,7 @@ run = course.setup(globals())
 # of a family that are never trained on.
 #
 # This page was run in profile `ci`, with the small model that comes with the package, in float64.
-# `lietoolkit course run 07 -p profile laptop` does the same on SmolLM2-135M, a much
-# larger model. That has not been run for this page yet, so nothing is said about it here.
+# What the same notebook showed on SmolLM2-135M, a much larger model, stands near its end.
 
 # %% tags=["nbval-check-output"]
 names = ["addition", "sort", "copy", "past_tense", "plural"]
@@ -200,6 +199,17 @@ for row in study.rows[goal][:4]:
 # **What you just saw.** The signs can be right where the text does not change at all: the most
 # likely token stays the most likely one while its probability moves a little. Where the factor is
 # far from that of the local picture, or negative, that picture has ended, as in notebook 04.
+#
+# ## The same on SmolLM2-135M
+#
+# A pretrained model of 135 million parameters, in float32, with twice the rows. This is what the
+# cells above printed in that run:
+
+# %% tags=["nbval-check-output"]
+course.recorded("07")
+
+# %% [markdown]
+# RESULT_07
 #
 # ## Exercise
 #
