@@ -180,7 +180,8 @@ def accuracies(result: dict) -> dict[int, dict]:
         median = float(np.median(np.abs(effects)))
         large = np.abs(effects) >= median
         predictors = {}
-        for name in rows[0]:
+        # Of the predictors that every draw has.
+        for name in [name for name in rows[0] if all(name in row for row in rows)]:
             right = np.sign([row[name] for row in rows]) == np.sign(effects)
             low, high = wilson_interval(int(right.sum()), len(right))
             predictors[name] = {
