@@ -41,8 +41,10 @@ run = course.setup(globals())
 # **follow** the field for a time $t$ means to go along with the arrows; the rule "start here, go
 # there" is its **flow**. Gradient descent follows such a field, the arrows being $-\nabla L$.
 #
-# We take two fields from a small gallery. The *wind* blows to the right, everywhere alike. The
-# *rotation* turns points about the origin.
+# We take two fields from a small gallery of six. The *wind* blows to the right, everywhere alike.
+# The *rotation* turns points about the origin. The others: *shear* slides along x, faster the
+# higher up; *saddle* stretches along x and shrinks along y; *spread* blows away from the origin;
+# *swirl* turns like the rotation, but slower farther out.
 
 # %%
 f, g = fields.constant(), fields.rotation()
@@ -75,10 +77,10 @@ course.bet(
 #
 # Drag the black cross, or use the sliders. Then:
 #
-# 1. Move `time t` from 1 down to 0.02. Left, the figure closes; right, read off how fast.
-# 2. Choose *rotation* and *spread*. What happens to the gap?
-# 3. Does the green arrow always point from the end of "g, then f" to the end of "f, then g"? When
-#    is it a little off?
+# 1. Move `time t` from 1 down to 0.02. Left, the two ends meet; right, read off how fast.
+# 2. Set `field f` to *rotation* and `field g` to *spread*. What happens to the gap?
+# 3. The dotted green line *t² [f, g]* predicts the gap; below we see where it comes from. Does
+#    it always lead from the end of "g, then f" to the end of "f, then g"? When is it a little off?
 
 # %%
 live.explore_flows("wind", "rotation")
@@ -163,9 +165,9 @@ truth = next(text for text, numbers in bins.items() if len(together) in numbers)
 course.reveal("01.commute", truth, f"{len(together)} of {len(pairs)} pairs")
 
 # %% [markdown]
-# **What you just saw.** *Spread* is a zoom about the origin: it commutes with every linear field.
-# Commuting is the exception, and it always has a reason you can name. Try to name it for *wind* and
-# *shear*.
+# **What you just saw.** *Spread* is a zoom about the origin: it commutes with every linear field,
+# one of the form $Mx$ with a matrix $M$. Commuting is the exception, and it always has a reason you
+# can name. Try to name it for *wind* and *shear*.
 #
 # ## A direction that neither move has
 #
@@ -207,8 +209,9 @@ course.reveal("01.park", truth, f"{side:.4f} to the side, {ahead:.4f} ahead, tur
 #
 # ## Exercise
 #
-# Write the bracket yourself. `fields.jacobian(f, x)` is $Df$ at $x$. An untouched stub is fine; run
-# the check when you have something. More, with drawings:
+# Write the bracket yourself: put your code in place of the `raise` line and return $[f, g]$ at the
+# one point `x`, a vector as long as `x`. `fields.jacobian(f, x)` is $Df$ at $x$. An untouched stub
+# is fine; run the check when you have something. More, with drawings:
 # [`exercises/01_flows_and_brackets.ipynb`](../exercises/01_flows_and_brackets.ipynb).
 
 

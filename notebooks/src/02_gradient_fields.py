@@ -39,8 +39,8 @@ run = course.setup(globals())
 #
 # The simplest loss is a quadratic bowl, $L(x) = \frac{1}{2} (x - c)^\top H (x - c)$: its gradient
 # is $g = H(x - c)$, its matrix of second derivatives (the **Hessian**) is $H$ everywhere. Ours are
-# stiff along one axis and soft along the other. Both have their minimum at the origin; bowl B is
-# turned by 35°.
+# stiff along one axis and soft along the other: curvature 5 (the `stiffness`) and 1. Both have
+# their minimum at the origin; bowl B is turned by 35°.
 
 # %%
 a = toys.bowl(stiffness=5.0, angle=0, name="A")
@@ -69,9 +69,14 @@ course.bet(
 # %% [markdown]
 # ## Play
 #
-# 1. Move `angle`. Where does the black curve on the right cross zero? Look at the bowls there.
+# Left, the two ends and the gap. Right, the **order effect**: the loss of a third bowl, the target
+# (its minimum is the star), after "A, then B" minus that after "B, then A". More on it below.
+#
+# 1. Move `angle between the bowls`. Where does the black curve on the right cross zero? Look at the
+#    bowls there.
 # 2. Set `stiffness` to 1: both bowls are round. What is left of the order effect?
-# 3. Set the angle to 0 and move the minima apart. Is the order effect still zero?
+# 3. Set `stiffness` back to 5 and the angle to 0, and raise `distance of the minima`. Is the order
+#    effect still zero?
 # 4. Lower `step size lr`. When do the two curves on the right become one?
 
 # %%
@@ -85,7 +90,7 @@ live.explore_bowls()
 #
 # $$b_{AB} = [f_A, f_B] = H_B\, g_A - H_A\, g_B .$$
 #
-# In words: what a step on A does to B's gradient, minus what a step on B does to A's.
+# In words: what a step on A takes off B's gradient, minus what a step on B takes off A's.
 
 # %% tags=["nbval-check-output"]
 h_a, h_b = toys.bowl_hessian(5.0, 0), toys.bowl_hessian(5.0, 35)
@@ -158,8 +163,10 @@ course.reveal("02.apart", "yes" if apart.norm() > 1e-9 else "no", f"length {apar
 
 # %% [markdown]
 # **What you just saw.** Order matters for two reasons: the losses pull to *different places*, and
-# they are *curved along different axes*. In the first case the bracket is $H_A H_B (c_B - c_A)$,
-# from A's minimum towards B's: after "A, then B" you are nearer to B, which had the last word.
+# they are *curved along different axes*. In the first case the bracket is
+# $H_B H_A (x - c_A) - H_A H_B (x - c_B)$; the matrices commute, so $x$ drops out, and
+# $H_A H_B (c_B - c_A)$ is left. Here it points from A's minimum towards B's: after "A, then B" you
+# are nearer to B, which had the last word.
 #
 # ## From a gap to a number
 #
@@ -169,7 +176,8 @@ course.reveal("02.apart", "yes" if apart.norm() > 1e-9 else "no", f"length {apar
 # $$L_E(A \to B) - L_E(B \to A) \approx lr^2\, \sigma_{AB}, \qquad
 # \sigma_{AB} = \langle g_E,\, b_{AB}\rangle .$$
 #
-# **Negative means: A first is better.** $\sigma$ is the *order score*.
+# Here $L_E(A \to B)$ is the target's loss after "A, then B", and $\langle\cdot,\cdot\rangle$ is the
+# dot product. **Negative means: A first is better.** $\sigma$ is the *order score*.
 
 # %% tags=["nbval-check-output"]
 target = toys.bowl((-0.8, 1.2), stiffness=1.0)
@@ -187,7 +195,8 @@ for lr in (0.1, 0.05, 0.025):
 #
 # ## Exercise
 #
-# Write the bracket of two bowls from their Hessians and centers. More:
+# Write the bracket $[f_A, f_B]$ of two bowls at `x` from their Hessians and centers. Return a
+# vector as long as `x`. More:
 # [`exercises/02_gradient_fields.ipynb`](../exercises/02_gradient_fields.ipynb).
 
 

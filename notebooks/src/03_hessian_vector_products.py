@@ -14,8 +14,9 @@
 # %% [markdown]
 # # 03 · How do you use a Hessian you cannot write down?
 #
-# The bracket is $H_B\, g_A - H_A\, g_B$. A Hessian has P × P entries, too many for any real model.
-# But only its product with *one vector* is needed, and that costs two or three gradients.
+# The bracket is $H_B\, g_A - H_A\, g_B$. With P parameters a Hessian has P × P entries, too many
+# for any real model. But only its product with *one vector* is needed, and that costs a few
+# gradients.
 #
 # **Goal.** Compute $Hv$ in three ways, choose the step of a finite difference, and know what each
 # way costs in time and in error.
@@ -43,8 +44,8 @@ for name, p in {"this network": theta.numel(), "SmolLM2-135M": 134_515_008}.item
     print(f"{name:13} {p:11,} parameters; Hessian in float32: {4 * p * p / 1e9:,.4g} GB")
 
 # %% [markdown]
-# Of the small network we can afford the whole matrix, as a truth to compare with. Its direction:
-# the gradient itself.
+# For the small network we can afford the whole matrix, as a truth to compare with. $\theta$ holds
+# all its parameters as one long vector; as the direction $v$ we take the gradient at $\theta$.
 
 # %% tags=["nbval-check-output"]
 v = net.gradient(theta)
@@ -58,8 +59,10 @@ print(f"length of v {v.norm():.3f}, of Hv {truth.norm():.3f}")
 #
 # 1. **Finite difference.** $Hv$ is how the gradient changes along $v$. So move a little both ways
 #    and subtract: $Hv \approx \frac{g(\theta + \epsilon v) - g(\theta - \epsilon v)}{2\epsilon}$.
-# 2. **Double backward.** $\langle g(\theta), v\rangle$ is a number. Its gradient is $Hv$.
-# 3. **Forward over reverse.** Push the direction $v$ through the computation of the gradient.
+# 2. **Double backward.** With $v$ held fixed, $\langle g(\theta), v\rangle$ is a number that
+#    depends on $\theta$. Its gradient is $Hv$.
+# 3. **Forward over reverse.** Push the direction $v$ through the computation of the gradient: a
+#    derivative in forward mode (`jvp`) of one in reverse mode (`grad`).
 
 # %% tags=["nbval-check-output"]
 ways = {
@@ -98,10 +101,12 @@ course.bet(
 # %% [markdown]
 # ## Play
 #
-# 1. In float32, move the step from long to short. The error falls, then rises. Why twice?
-# 2. Compare the slopes on the right side of the valley: *central* against *one-sided*.
-# 3. In bfloat16, find the step from which the product is zero. What happened to $\theta + \epsilon
-# v$?
+# 1. With `precision` float32, move `step, relative to θ` from long to short. The error falls, then
+#    rises. Why does it fall, and why does it rise again?
+# 2. Set `difference` to *central*, then to *one-sided*. Compare the slopes on the right side of the
+#    valley.
+# 3. With `precision` bfloat16, find the step below which the product is zero: its relative error is
+#    then 1. What happened to $\theta + \epsilon v$?
 
 # %%
 live.explore_hvp_error(net, theta)
@@ -148,7 +153,7 @@ course.reveal("03.bf16", bins[np.digitize(least, [1e-3, 1e-2])], f"{least:.1%}")
 #
 # ## What it costs
 #
-# The package counts in gradients: one forward and backward pass. Then the clock.
+# The package counts in gradients; one is a forward and a backward pass. After the count, the clock.
 
 # %% tags=["nbval-check-output"]
 for method in ("finite-difference", "exact"):
@@ -180,8 +185,9 @@ course.reveal(
 )
 
 # %% [markdown]
-# **What you just saw.** Neither time nor memory grows with P × P. The times above were measured
-# where this page was built; run the cell for yours.
+# **What you just saw.** Neither time nor memory grows with P × P. The times above, each for a
+# gradient and a product together, were measured where this page was built; run the cell for yours.
+# By the clock an exact product can cost more than its count.
 #
 # ## One product per source
 #
@@ -201,7 +207,8 @@ print(f"lt.order_score:      {lt.order_score(a, b, target, theta):.6f}")
 # %% [markdown]
 # ## Exercise
 #
-# Write the central difference. `gradient` is a function of $\theta$. More:
+# Write the central difference, with the plain step `eps`. `gradient` is a function:
+# `gradient(theta)` is the gradient there. Return $Hv$, a vector as long as `v`. More:
 # [`exercises/03_hessian_vector_products.ipynb`](../exercises/03_hessian_vector_products.ipynb).
 
 

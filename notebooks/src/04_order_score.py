@@ -38,8 +38,9 @@ run = course.setup(globals())
 # ## Six sources and a target
 #
 # A **source** is a data set one may train on; its loss is a function of the network's parameters
-# $\theta$. The **target** is the loss that should end low. How long a step is depends on the
-# curvature: we measure `lr` in units of 1 / (largest curvature). At 2 gradient descent blows up.
+# $\theta$. The **target** is the loss that should end low. Whether a step is long depends on the
+# curvature, so we measure `lr` in units of 1 / (largest curvature); that is the largest eigenvalue
+# of the sources' Hessians at the start. At 2 gradient descent blows up.
 
 # %%
 *nets, target = toys.networks(7, seed)
@@ -103,7 +104,7 @@ course.bet(
 #    When does the first sign flip?
 # 2. Look at the slope in the middle: two decades up for one decade right.
 # 3. Set `steps k` to 20. Which step sizes are still safe?
-# 4. Switch the prediction to *trotter*.
+# 4. Switch `prediction` to *trotter* (explained below). What changes on the left?
 
 # %%
 effects = live.pair_effects(sources, target, theta)
@@ -187,8 +188,9 @@ course.reveal("04.trotter", truth, f"the error is {shrinks:.2f} times that of th
 #
 # ## Exercise
 #
-# A score $\sigma$, a step size, $k$ steps: what order effect does it predict? More, up to the
-# Trotter reference: [`exercises/04_order_score.ipynb`](../exercises/04_order_score.ipynb).
+# A score $\sigma$, a step size `lr`, and $k$ steps on each source (`steps`): what order effect does
+# it predict? Return one number, with its sign. More, up to the Trotter reference:
+# [`exercises/04_order_score.ipynb`](../exercises/04_order_score.ipynb).
 
 
 # %%

@@ -55,7 +55,8 @@ live.picture(plots.order_matrix, t.matrix, t.names, size=(6.2, 4.4))
 
 # %% [markdown]
 # A cell says what happens if the *row* is trained before the *column*: negative is good. An order
-# is worth the sum of the cells above the diagonal, once rows and columns are sorted by it.
+# is worth the sum of the cells above the diagonal, once rows and columns are sorted by it: the
+# lower, the better.
 #
 # **Borda** is a league table: sort by row sums, smallest first. **Exact** finds the best of all
 # orders, by remembering the best order of every subset. **Search** takes a source out and puts it
@@ -94,8 +95,12 @@ course.bet(
 # %% [markdown]
 # ## Play
 #
-# 1. Sort by Borda, then by exact. Where is a dot below the diagonal?
-# 2. Mix in cycles. When do the square and the star part? How many pairs can *any* order please?
+# A dot marks a pair that is better with the row first. Dots above the diagonal are pairs that this
+# order pleases.
+#
+# 1. Set `sorted by` to *Borda*, then to *exact*. Which dots are left below the diagonal?
+# 2. Raise `cycles mixed in`. What happens to the square (Borda), while the star (exact) stays best?
+#    With *exact*, how many of the 15 pairs are pleased?
 
 # %%
 live.explore_matrix(t.matrix, t.names)
@@ -103,8 +108,9 @@ live.explore_matrix(t.matrix, t.names)
 # %% [markdown]
 # ## Rock, paper, scissors
 #
-# Three sliders, three pairs. Build a cycle; then make one of its pairs weak. Which order wins, and
-# does Borda see it?
+# Three sliders, three pairs; negative means that the first one named is better first. All three
+# negative is a cycle. Make one of its pairs weak: which order wins, and does Borda see it? Then
+# break the cycle: move one slider above zero.
 
 # %%
 live.explore_cycle()
@@ -131,7 +137,8 @@ course.reveal("05.cycles", bins[np.digitize(found, [1, 4])], f"{found} of {tripl
 #
 # ## The truth: all 720 orders
 #
-# Runs that begin alike share their beginning, so there are fewer stages than N for each order.
+# A **stage** is the training on one source, so an order has N of them. Orders that begin alike
+# share their first stages, so there are fewer to train than N for each order.
 
 # %% tags=["nbval-check-output"]
 orders = list(itertools.permutations(sources))
@@ -153,7 +160,8 @@ bins = ["first", "in the best 10%", "in the better half", "in the worse half"]
 course.reveal("05.rank", bins[np.digitize(best, [2, 73, 361])], f"rank {best} of 720")
 
 # %% [markdown]
-# Is the order's value, a sum over pairs, a good stand-in for its loss? And does it last?
+# Is the order's value, a sum over pairs, a good stand-in for its loss? And does it last? Each pair
+# enters with half its effect: that is how far each of its two orders lies from their mean.
 
 # %% tags=["nbval-check-output"]
 matrix = t.matrix.numpy()
@@ -170,7 +178,8 @@ course.reveal("05.long", bins[np.digitize(rank(t.order, longer), [73, 361])])
 
 # %% [markdown]
 # **What you just saw.** For short runs the sum over pairs nearly *is* the loss. With more steps the
-# two part. Do they part further with another seed (`lietoolkit course run 05 -p seed 3`)?
+# two part. Do they part further with another seed? In a terminal:
+# `lietoolkit course run 05 -p seed 3`.
 #
 # ## N! against N
 #
@@ -185,7 +194,8 @@ for n in (3, 6, 12, 24):
 # %% [markdown]
 # ## Exercise
 #
-# Sort by row sums. More, up to the best order of ten:
+# Sort by row sums. Return two things: the row sums, one for each source, and the order as a list of
+# row numbers, the one to train first in front. More, up to the best order of ten:
 # [`exercises/05_tournaments.ipynb`](../exercises/05_tournaments.ipynb).
 
 

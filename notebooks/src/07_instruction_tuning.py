@@ -209,7 +209,12 @@ for row in study.rows[goal][:4]:
 course.recorded("07")
 
 # %% [markdown]
-# RESULT_07
+# **What you just saw.** The larger model agrees with the lesson: every sign right, and the planned
+# order first. It has not been taught these instructions, so its loss moves far more, and so does
+# the order effect in nats; as a share of what training does, it is even smaller. After the five
+# long steps plan and reverse are well apart, though less than the local picture would have it.
+# Look at what the model says before training: it talks about the task and does not know what form
+# the answer should have. Much of its loss is form.
 #
 # ## Exercise
 #

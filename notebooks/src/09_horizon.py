@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 09 · How far does a prediction hold?
 #
-# The order score is a derivative at the start. People train for many steps, with momentum or AdamW.
-# Somewhere on the way from one small step to a real run the prediction ends. Where? And what can be
-# put in its place?
+# The order score is a derivative at the start. People train for many steps, with momentum or AdamW:
+# optimizers that remember the gradients of earlier steps. Somewhere on the way from one small step
+# to a real run the prediction ends. Where? And what can be put in its place?
 #
 # **Goal.** Know where the local score is a coin toss, predict beyond that by following the stages
 # themselves, know what that costs, and know what a confidence says.
@@ -44,7 +44,10 @@ run = course.setup(globals())
 # - **transported**: the same bracket, but added up along the way that both sources go together,
 #   with the target's gradient $\lambda$ at its end carried back. With $t = k\, lr$,
 #
-# $$\Delta_{AB} \approx t^2 \int_0^1 \langle \lambda(s),\; b_{AB}(\theta(s)) \rangle\, ds;$$
+# $$\Delta_{AB} \approx t^2 \int_0^1 \langle \lambda(s),\; b_{AB}(\theta(s)) \rangle\, ds,$$
+#
+# where $\Delta_{AB}$ is the order effect, $\theta(s)$ the place after the share $s$ of the way, and
+# $\lambda(s)$ the gradient carried back to it;
 #
 # - **stage**: no small steps are assumed; more on this one below.
 
@@ -66,7 +69,8 @@ for k in (1, 5, 20, 50):
 # ## Predict
 #
 # Now many pairs, targets and starts. "Best solo last" is what one would do without any geometry:
-# train each source alone, and put what helped most at the end.
+# train each source alone, and put what helped most at the end. To **resample** a source is to draw
+# from its own rows again, some twice and some not at all; a score can then be formed anew.
 
 # %%
 course.bet(
@@ -95,10 +99,12 @@ course.bet(
 # `horizon_effects` trains every pair in both orders, for six numbers of steps, three step sizes and
 # three optimizers, and predicts each. It takes a while.
 #
-# 1. With SGD, go from 1 to 50 steps. Which method falls first? Which ones stay?
-# 2. Make the step four times shorter. How many steps does the local score gain?
-# 3. Train with AdamW. Watch *best solo last* at one step, and at 50.
-# 4. Left: choose *local*, then *stage*, at 50 steps. What is wrong, the sign or also the size?
+# 1. With SGD, move `steps k` from 1 to 50. Which method falls first? Which ones stay?
+# 2. Lower `step size, usual = 1` to a quarter: a step four times shorter. How many steps does the
+#    local score gain?
+# 3. Set `trained with` to *adamw*. Watch *best solo last* at one step, and at 50.
+# 4. Set `left: prediction` to *local*, then to *stage*, at 50 steps. What is wrong, the sign or
+#    also the size? Points beyond the frame sit on its edge.
 
 # %%
 effects = live.horizon_effects(seed=seed)
@@ -126,21 +132,24 @@ course.reveal("09.local", bins[np.digitize(share, [0.7, 0.9])], f"{share:.0%}")
 # **What you just saw.** The bracket is not wrong at long horizons; the *place* where it is read is.
 # Carried along the way, it keeps most signs. *Best solo last* is poor for short runs. For long
 # ones, where the source trained last decides, it is as good as anything here, for N stages alone:
-# always hold a method against it. The intervals are for independent decisions; these share sources
-# and starts, so less is known than they say.
+# always hold a method against it. The intervals on the right of the figure are for independent
+# decisions; these share sources and starts, so less is known than they say.
 #
 # ## The stage commutator
 #
 # The transported bracket describes smooth flows of plain SGD. For any optimizer, take the stage
 # itself, $\Phi_i$: a map from state to state, where a state is the parameters with the optimizer's
-# memory. With solo ends $z_i = \Phi_i(z_0)$, their mean $\bar{z}$, second ends
-# $e_i = \Phi_i(\bar{z})$, and $\lambda$ the target's gradient at the mean of these,
+# memory. Train each source alone from the start $z_0$: solo ends $z_i = \Phi_i(z_0)$, with mean
+# $\bar{z}$. Train each once more, from there: second ends $e_i = \Phi_i(\bar{z})$. With $\lambda$
+# the target's gradient at the mean of these,
 #
 # $$\Delta_{ij} \approx \langle \lambda,\, e_j - e_i \rangle + \langle w_j,\, z_i - \bar{z} \rangle
 # - \langle w_i,\, z_j - \bar{z} \rangle .$$
 #
 # $w_i$ is $\lambda$ carried back over the second stage, one Hessian-vector product a step: for SGD
-# $\lambda \leftarrow \lambda - lr\, H \lambda$, from the last step to the first.
+# $\lambda \leftarrow \lambda - lr\, H \lambda$, from the last step to the first. In words: the
+# first term asks who ends lower from the same place; the other two, how much of the first stage's
+# move is left after the second.
 
 # %% tags=["nbval-check-output"]
 for optimizer in ("momentum", "adamw"):
@@ -192,9 +201,9 @@ for n in (5, 10, 24):
 #
 # ## What a confidence says
 #
-# Resample the rows of each source and form the score again: how often does a sign survive? We hold
-# that against three truths, one step each but for the last: trained on the *same rows*, on *other
-# rows* of the same sources, and on the same rows for 50 steps.
+# Resample each source, form the score again, and do so many times: how often does a sign survive?
+# We hold that against three truths, one step each but for the last: trained on the *same rows*, on
+# *other rows* of the same sources, and on the same rows for 50 steps.
 
 # %%
 study = live.confidence_study(seed=seed)
@@ -219,8 +228,10 @@ course.reveal("09.sure", bins[np.digitize(share, [0.75, 0.9])], f"{share:.0%}")
 #
 # ## Exercise
 #
-# A stage in reverse: the one new piece of the stage commutator. More, up to the whole of it:
-# [`exercises/09_horizon.ipynb`](../exercises/09_horizon.ipynb).
+# A stage of plain SGD in reverse: the one new piece of the stage commutator. `path` lists the
+# parameters before each step, first to last; `cotangent` is $\lambda$ at the end of the stage;
+# `source.hvp(theta, v)` is $Hv$. Return $\lambda$ at the start of the stage. More, up to the whole
+# of it: [`exercises/09_horizon.ipynb`](../exercises/09_horizon.ipynb).
 
 
 # %%

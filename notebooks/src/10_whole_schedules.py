@@ -15,8 +15,8 @@
 # # 10 · In which order does a whole schedule end well?
 #
 # A score of pairs, read at the start, says what the first steps will do. People train for many
-# steps, on several sources, with AdamW. Can the order of such a run be planned, for less than it
-# costs to try orders out?
+# steps, on several sources, with AdamW, an optimizer with a memory of past gradients. Can the order
+# of such a run be planned, for less than it costs to try orders out?
 #
 # **Goal.** See all orders of five sources as one tree, plan from its end, and hold the plan
 # against luck at the same price.
@@ -108,7 +108,13 @@ course.bet(
 # ## Play
 #
 # The next cell trains all orders of six draws in four ways, and lets every planner choose. It takes
-# about a minute.
+# about a minute. With *warm-up and decay* the step size grows at first and then shrinks. The
+# planners:
+#
+# - *tournament*: as in 05;
+# - *solo*: train each source alone; the one that ends lowest goes last, or first;
+# - *from the end*: as above; *k/4* and *k/10* use a quarter or a tenth of the steps of a stage;
+# - *one-shot*: only the first round, sorted: the lowest goes last.
 
 # %%
 draws = 6
@@ -129,10 +135,11 @@ for number in range(draws):
 # Left, each row is one order, and the boxes with the star follow the best one. Dots mark the orders
 # still open to the planner.
 #
-# 1. Plan round by round. Where is the best order's branch? Let the tree grow from the start: where
-#    are the open orders now?
-# 2. Change the planner and what it is trained with. Which planner lies below the curve of luck?
-# 3. How many random orders are as good as the plan?
+# 1. Raise `rounds planned`, one by one. Where is the best order's branch? Set `tree grows from` to
+#    *the start*: where are the open orders now?
+# 2. Change `planner` and `trained with`. Right: which planners lie below the curve of luck,
+#    *random, best of B* orders?
+# 3. Move `orders tried at random`. How many random orders are as good as the plan?
 
 # %%
 live.explore_schedules(studies, "SGD, 20 steps")
@@ -140,7 +147,8 @@ live.explore_schedules(studies, "SGD, 20 steps")
 # %% [markdown]
 # **What you just saw.** With SGD and many steps, the tree that grows from the end has bright and
 # dark branches: one choice removes most bad orders. Grown from the start, every branch holds good
-# and bad ones. With warm-up and decay no single place tells so much.
+# and bad ones. With warm-up and decay no single place tells so much. In numbers, from the first
+# place to the last:
 
 # %% tags=["nbval-check-output"]
 print("share of the variance that the source in each place explains, mean of the draws")
@@ -156,7 +164,8 @@ course.reveal("10.place", answers[int(np.argmax(places["AdamW, 20 steps"]))])
 # %% [markdown]
 # ## Where pairs stop
 #
-# The same tournament, the same draws: ranks of its order among all, and of the plan from the end.
+# For each draw, two ranks among all orders: of the tournament's order, and of the plan from the
+# end.
 
 # %% tags=["nbval-check-output"]
 mean = {}
@@ -205,14 +214,16 @@ course.reveal("10.luck", bins[np.digitize(won, [4, 6])], f"{won} of {draws}")
 # From the end, a quarter of the steps beats luck at its own price in every draw. Not every plan
 # does. The full one costs so many runs that luck comes close, and with warm-up and decay luck
 # sometimes wins. A plan with a tenth of the steps is now and then far off; with SGD it is hardly
-# better than luck. And sorting by one round is cheap and good where the last place matters most;
-# where a step-size schedule makes other places count too, it is no better than luck.
+# better than luck. And sorting by one round (*one-shot*) is cheap and good where the last place
+# matters most; where a step-size schedule makes other places count too, it is no better than luck.
 #
 # Six draws of one small network are few. On your model, hold the plan against random orders again.
 #
 # ## Exercise
 #
-# What does luck give, without trying? More, up to the whole planner:
+# What does luck give, without trying? `losses` are those of all orders, unsorted; `runs`
+# *different* ones are drawn at random and the best is kept. Return its loss on average, one number,
+# by a formula. More, up to the whole planner:
 # [`exercises/10_whole_schedules.ipynb`](../exercises/10_whole_schedules.ipynb).
 
 

@@ -32,9 +32,10 @@ course.contents()
 # - Run a cell with Shift+Enter. Figures come alive once their cell has run; before that they are
 #   pictures. Every control works with the keyboard: Tab to reach it, arrow keys to move it.
 # - **Bets** keep you honest. You say what you expect and how sure you are; later you see the truth
-#   and your score. They are stored on this machine and nowhere else. `lietoolkit course progress`
-#   shows them, `lietoolkit course reset` forgets them.
-# - **Exercises** check themselves and name the likely mistake. They are in the folder `exercises`.
+#   and your score. They are stored on this machine and nowhere else. In a terminal,
+#   `lietoolkit course progress` shows them and `lietoolkit course reset` forgets them.
+# - **Exercises** check themselves and name the likely mistake. They are in the folder `exercises`;
+#   the table above links to them.
 # - Stuck in a cell? *Kernel → Restart kernel and run up to selected cell* brings you back.
 #
 # Your bets so far:
