@@ -207,8 +207,8 @@ for label, theta in {"start": study.theta, **ends}.items():
 course.recorded("06")
 
 # %% [markdown]
-# **What you just saw.** What this page computes on the small model, computed on a larger one, on the
-# same kind of passages. Compare the two, line by line.
+# **What you just saw.** What this page computes on the small model, computed on a larger one, on
+# the same kind of passages. Compare the two, line by line.
 #
 # ## Exercise
 #

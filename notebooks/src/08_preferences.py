@@ -201,9 +201,10 @@ course.recorded("08")
 
 # %% [markdown]
 # **What you just saw.** Again the planned order (exact) comes first. Two of the signs are wrong:
-# some of these effects are close to what float32 can tell apart, and terms beyond the bracket count too;
-# this run does not say which it was. The margins grow under both orders, more under the plan's, and
-# yet the model writes neither answer: preferred over another is not the same as most likely.
+# some of these effects are close to what float32 can tell apart, and terms beyond the bracket count
+# too; this run does not say which it was. The margins grow under both orders, more under the
+# plan's, and yet the model writes neither answer: preferred over another is not the same as most
+# likely.
 #
 # ## Exercise
 #
