@@ -30,7 +30,9 @@ def environment() -> dict[str, Any]:
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that decide the numbers; data by its name, wherever it lies."""
     kept = {
-        k: v for k, v in vars(args).items() if k not in ("out", "threads", "tag", "one", "peak")
+        k: v
+        for k, v in vars(args).items()
+        if k not in ("out", "threads", "tag", "one", "peak", "curvlinops")
     }
     if kept.get("data"):
         kept["data"] = "/".join(Path(kept["data"]).parts[-2:])
