@@ -42,7 +42,8 @@ def verify_plan(
         plan: as ``plan_order`` returned it (not read from a file).
         orders: how many: the plan, its reverse, the baselines' orders in both directions, and
             the rest drawn at random; all orders when there are no more.
-        steps: steps per source; default the planned number and 20.
+        steps: steps per source; default the planned number and 20. Runs of 20 steps and more are
+            trained in float32, also those of a float64 model.
         folder: where finished orders are kept, to resume after an interruption.
         progress: show progress bars.
 
@@ -92,7 +93,7 @@ def _verified(
 def in_float32(material: Material) -> Material:
     """The same in float32 where it is a float64 model: effects of many steps need no more.
 
-    They grow with the square of the steps, and it takes half the time. The rounding that remains is
+    They grow with the square of the steps, and it takes less time. The rounding that remains is
     kept with the results, as ``floor``.
     """
     made = [*material.sources.values(), *material.targets.values()]

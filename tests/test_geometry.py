@@ -254,6 +254,22 @@ def test_costs_are_counted() -> None:
     assert (cost.gradients, cost.hvps, cost.losses) == pytest.approx((4, 2, 1 / 3))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("method", ["exact", "finite-difference"])
+def test_what_is_not_finite_is_noticed(bad: float, method: str) -> None:
+    slope = torch.tensor([1.0, bad])
+    line = lt.Objective(lambda x: (slope * x).sum() + x[0] ** 2)
+    with pytest.raises(lt.InputError, match="finite gradient"):
+        line.gradient(torch.zeros(2))
+    with pytest.raises(lt.InputError, match="expected a finite"):
+        line.gradient_and_hvp(torch.zeros(2), torch.ones(2), method)
+
+
+def test_a_large_gradient_is_finite_though_its_sum_is_not() -> None:
+    steep = torch.full((4,), 3e38)
+    assert lt.Objective(lambda x: (steep * x).sum()).gradient(torch.zeros(4)).equal(steep)
+
+
 def test_bad_calls_are_explained() -> None:
     objective = block_objective(torch.float32)
     theta = objective.space.vector()

@@ -411,6 +411,19 @@ def test_rehearsed_plan_says_what_it_gains():
     assert all(row["survival"] is None for row in rows)
 
 
+@pytest.mark.parametrize(("curvature", "smaller"), [(1.0, False), (1e3, True)])
+def test_a_rehearsal_at_a_smaller_step_says_so(curvature, smaller):
+    sources = dict(zip("abc", networks(3, 3), strict=True))
+    target, theta = networks(4, 3)[-1], network_start(3)
+    t = lt.tournament(sources, target, theta, lr=1e-2, steps=10)
+    effort = choose_effort(3, 10, "sgd", 2.0)
+    chosen = recommend(
+        effort, t, sources, {"e": target}, {"e": 1.0}, theta, optimizer_from("sgd"),
+        lambda_max=curvature, forgetting=False,
+    )  # fmt: skip
+    assert ("real changes are larger" in chosen.effort.why) == smaller
+
+
 def test_the_best_rehearsed_order_is_taken_within_constraints():
     """The rounds may mislead; what is recommended is the best of the orders rehearsed whole."""
     sources = dict(zip("abcd", networks(4, 5), strict=True))

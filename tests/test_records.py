@@ -6,24 +6,25 @@ import nbformat
 import pytest
 
 from lietoolkit.course import recorded, runner
-from lietoolkit.course.records import TAG, keep
+from lietoolkit.course.records import keep
 
 
 @pytest.fixture
 def executed(tmp_path):
-    """An executed notebook with a claim, a cell that claims nothing, and an old record."""
+    """An executed notebook with a result, a cell that prints nothing, a bet and an old record."""
     stdout = nbformat.v4.new_output("stream", name="stdout", text="loss 1.5\nrank 1\n")
     old = nbformat.v4.new_output("stream", name="stdout", text="an older run\n")
 
-    def cell(source, tags, output):
-        return nbformat.v4.new_code_cell(source, outputs=[output], metadata={"tags": tags})
+    def cell(source, *outputs):
+        return nbformat.v4.new_code_cell(source, outputs=list(outputs))
 
     cells = [
         nbformat.v4.new_markdown_cell("# Title\n\n## Train"),
-        cell("train()", [TAG], stdout),
-        cell("draw()", [], stdout),
+        cell("train()", stdout),
+        cell("draw()"),
+        cell('course.reveal("07.x", 1)', old),
         nbformat.v4.new_markdown_cell("## The same"),
-        cell('course.recorded("07")', [TAG], old),
+        cell('course.recorded("07")', old),
     ]
     path = tmp_path / "07_x.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)

@@ -172,7 +172,7 @@ def recommend(
     run: dict[str, Any] = {"schedule": schedule, "warmup": warmup, "progress": progress}
     lr = rehearsal_lr(t.lr, optimizer, lambda_max, effort.sweeps, t.steps)
     if lr < t.lr:
-        smaller = f"rehearsed at lr {lr:.2g}, for held gradients to stay stable: changes are larger"
+        smaller = f"rehearsed at lr {lr:.2g} to stay stable, so real changes are larger"
         effort = replace(effort, why=f"{effort.why}; {smaller}")
     settings = (theta, lr, t.steps, optimizer, effort.sweeps)
     planned = plan_from_end(

@@ -82,6 +82,8 @@ def _one_verification(plan: Plan, steps: int, run: Mapping[str, Any], dpi: int) 
                 f" The prediction was made for {steps_text(plan['steps'])} and only scaled, so "
                 "compare sides rather than sizes."
             )
+        if run.get("dtype", plan["dtype"]) != plan["dtype"]:
+            far += f" These runs were trained in {run['dtype']}."
         blocks += [
             paragraph(
                 "Each point below is one order compared with the plan: how much worse (or better) "

@@ -207,8 +207,11 @@ for label, theta in {"start": study.theta, **ends}.items():
 course.recorded("06")
 
 # %% [markdown]
-# **What you just saw.** What this page computes on the small model, computed on a larger one, on
-# the same kind of passages. Compare the two, line by line.
+# **What you just saw.** Here too the planned order (exact) comes first, and Borda's does not. On
+# this model the two ends lie further apart, measured by the way from the start, and the order
+# effect is far larger. It is also less well predicted: the correlation is high and no longer
+# perfect, and the growth with five steps falls behind that of the local picture. Plan and reverse
+# write the same text all the same.
 #
 # ## Exercise
 #
