@@ -90,7 +90,7 @@ MISTAKES = (
             "StayDouble() if self.space.dtype == torch.float64 else nullcontext()",
             "nullcontext()", "test_planning"),
     Mistake("one-sided difference with the step of two sides", "geometry/objective.py",
-            "torch.addcmul(theta, v, -eps, out=point)", "theta", "test_geometry"),
+            "for sign in (1, -1))", "for sign in (1, 0))", "test_geometry"),
     Mistake("reference model that moves", LOSSES,
             'margin = (chosen - batch["ref_chosen_logps"]) - (rejected -',
             "margin = (chosen - chosen.detach()) - (rejected -", "test_losses"),

@@ -196,6 +196,22 @@ def test_microbatches_and_chunks_change_nothing() -> None:
         assert torch.allclose(mean, whole.gradient(theta), atol=1e-13)
 
 
+@pytest.mark.parametrize("method", ["exact", "finite-difference"])
+def test_sketches_of_chunks_are_those_of_each_chunk_alone(method: str) -> None:
+    whole = block_objective(torch.float64)
+    theta = whole.space.vector()
+    v = start(whole.space.size)
+    sketch = Sketch(whole.space.size, width=64)
+    g, hv, parts = whole.gradient_and_hvp_by_chunk(theta, v, sketch, 4, method)
+    truth = whole.gradient_and_hvp(theta, v, "exact")
+    for x, y in zip((g, hv), truth, strict=True):
+        assert torch.allclose(x, y, atol=1e-7)
+    for (share, s_g, s_hv), (expected, chunk) in zip(parts, whole.chunks(4), strict=True):
+        assert share == expected
+        for x, y in zip((s_g, s_hv), chunk.gradient_and_hvp(theta, v, "exact"), strict=True):
+            assert torch.allclose(x, sketch(y), atol=1e-6)
+
+
 def test_subset_of_parameters_is_a_block_of_the_whole() -> None:
     whole = block_objective(torch.float64)
     space = lt.ParameterSpace(whole.model, ["mix.*", "norm.bias"])

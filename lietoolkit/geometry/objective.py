@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import record
+from lietoolkit.geometry.sketch import Sketch
 from lietoolkit.geometry.space import VectorSpace, blocks
 
 HVP_METHODS = ("auto", "exact", "finite-difference")
@@ -110,6 +111,29 @@ class Objective:
             self._finite(hv, "Hessian-vector product")
         return g, hv
 
+    def gradient_and_hvp_by_chunk(
+        self, theta: Tensor, v: Tensor, sketch: Sketch, n: int, method: str = "auto"
+    ) -> tuple[Tensor, Tensor, list[tuple[float, Tensor, Tensor]]]:
+        """Gradient and product, and of at most n chunks the share and sketches of both, [W] each.
+
+        Chunks are summed as they come, so that no chunk holds vectors of its own: its sketch is
+        what it adds to the sketch of the sum. Nothing is checked for NaN.
+        """
+        if method == "auto":
+            method = self._choose_method(theta, v)
+        chunks = self.chunks(n)
+        if method == "finite-difference":
+            record(gradients=self.units, hvps=self.units)
+            g, hv, seen = self._difference_by_chunk(theta, v, chunks, sketch)
+        else:
+            g, hv, seen = torch.zeros_like(theta), torch.zeros_like(theta), []
+            for share, chunk in chunks:
+                g_chunk, hv_chunk = chunk.gradient_and_hvp(theta, v, method, check=False)
+                g.add_(g_chunk, alpha=share)
+                hv.add_(hv_chunk, alpha=share)
+                seen.append((sketch(g_chunk), sketch(hv_chunk)))
+        return g, hv, [(share, *both) for (share, _), both in zip(chunks, seen, strict=True)]
+
     def hvp(self, theta: Tensor, v: Tensor, method: str = "auto") -> Tensor:
         """The Hessian-vector product alone, [P]."""
         return self.gradient_and_hvp(theta, v, method)[1]
@@ -153,23 +177,48 @@ class Objective:
     def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
         return self._loss_and_gradient(theta, batch)[1]
 
+    def _accumulate(self, theta: Tensor, total: Tensor, weight: float) -> None:
+        """Add weight times the gradient at theta to a vector."""
+        total.add_(self._gradient(theta, None), alpha=weight)
+
     def _difference(
         self, theta: Tensor, v: Tensor, batch: int | None, move: float | None = None
     ) -> tuple[Tensor, Tensor]:
+        eps, points = self._either_side(theta, v, move)
+        ahead, behind = (self._gradient(point, batch) for point in points)
+        _difference_in_place(ahead, behind, eps)
+        return behind, ahead
+
+    def _difference_by_chunk(
+        self, theta: Tensor, v: Tensor, chunks: list[tuple[float, Objective]], sketch: Sketch
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        eps, points = self._either_side(theta, v)
+        sums, sketches = [], []
+        for point in points:
+            total, seen = torch.zeros_like(theta), []
+            for share, chunk in chunks:
+                chunk._accumulate(point, total, share)
+                seen.append(sketch(total))
+            sums.append(total)
+            shares = torch.tensor([share for share, _ in chunks], dtype=torch.float64)
+            added = torch.stack(seen).diff(dim=0, prepend=torch.zeros_like(seen[0])[None])
+            sketches.append(added / shares.to(added.device)[:, None])
+        (ahead, behind), (s_ahead, s_behind) = sums, sketches
+        _difference_in_place(ahead, behind, eps)
+        g, hv = (s_ahead + s_behind) / 2, (s_ahead - s_behind) / (2 * eps.double())
+        return behind, ahead, list(zip(g, hv, strict=True))
+
+    def _either_side(
+        self, theta: Tensor, v: Tensor, move: float | None = None
+    ) -> tuple[Tensor, Iterator[Tensor]]:
+        """The step eps, and theta + eps v, then theta - eps v, in the same memory."""
         # All on the device: no number is read back to choose the step.
         move = self._move(theta) if move is None else move
         # A step size needs no float64 length.
         eps = (move / torch.linalg.vector_norm(v).clamp(min=1e-30)).to(theta.dtype)
-        # In place from here on: for a large model every vector counts, and every pass over one.
-        point = torch.addcmul(theta, v, eps, out=self.space.scratch(theta))
-        ahead = self._gradient(point, batch)
-        behind = self._gradient(torch.addcmul(theta, v, -eps, out=point), batch)
-        scale = 0.5 / eps
-        for block in blocks(theta):
-            difference = ahead[block].sub_(behind[block])
-            behind[block].add_(difference, alpha=0.5)
-            difference.mul_(scale)
-        return behind, ahead
+        # In place: for a large model every vector counts, and every pass over one.
+        point = self.space.scratch(theta)
+        return eps, (torch.addcmul(theta, v, sign * eps, out=point) for sign in (1, -1))
 
     def _finite(self, value: Tensor, what: str) -> Tensor:
         # NaN and infinity survive a sum, which reads a large vector 20 times as fast.
@@ -227,6 +276,15 @@ class WeightedSum(Objective):
             g.add_(part_g, alpha=weight)
             hv.add_(part_hv, alpha=weight)
         return g, hv
+
+
+def _difference_in_place(ahead: Tensor, behind: Tensor, eps: Tensor) -> None:
+    """Gradients at theta +- eps v become Hv (in ``ahead``) and their mean (in ``behind``)."""
+    scale = 0.5 / eps
+    for block in blocks(ahead):
+        difference = ahead[block].sub_(behind[block])
+        behind[block].add_(difference, alpha=0.5)
+        difference.mul_(scale)
 
 
 def _or_zeros(g: Tensor | None, like: Tensor) -> Tensor:

@@ -221,32 +221,21 @@ def _vectors(
     all_v: dict[str, list[Stored]] = {name: [] for name in g_targets}
     parts: list[list[Part]] = []
     for source in tqdm(sources.values(), desc="sources", disable=not progress):
-        sums: dict[str, Tensor] = {}
-        parts.append([])
-        for share, chunk in source.chunks(chunks):
-            mixed = torch.zeros(0, dtype=torch.float64)
-            for n, (name, direction) in enumerate(g_targets.items()):
-                g_chunk, v_chunk = chunk.gradient_and_hvp(theta, direction, hvp, check=False)
-                _add(sums, f"product {name}", v_chunk, share)
-                if n == 0:
-                    _add(sums, "gradient", g_chunk, share)
-                if sketch is not None:
-                    share_of = weights[name] * sketch(v_chunk)
-                    mixed = share_of if n == 0 else mixed + share_of
-            if sketch is not None:
-                parts[-1].append(Part(share, sketch(g_chunk), mixed))
-            del g_chunk, v_chunk  # or they would lie beside those of the next chunk
-        all_g.append(Stored.of(sums["gradient"], full))
-        for name in g_targets:
-            all_v[name].append(Stored.of(sums[f"product {name}"], full))
+        mixed: list[Tensor] = []
+        for name, direction in g_targets.items():
+            if sketch is None:
+                g, v = source.gradient_and_hvp(theta, direction, hvp, check=False)
+            else:
+                g, v, seen = source.gradient_and_hvp_by_chunk(theta, direction, sketch, chunks, hvp)
+                along = [weights[name] * v_chunk for _, _, v_chunk in seen]
+                mixed = [a + b for a, b in zip(mixed, along, strict=True)] if mixed else along
+            all_v[name].append(Stored.of(v, full))
+            del v  # or it would lie beside the next
+        all_g.append(Stored.of(g, full))
+        del g
+        if sketch is not None:
+            parts.append([Part(p[0], p[1], m) for p, m in zip(seen, mixed, strict=True)])
     return all_g, all_v, Resampler(parts) if sketch is not None else None
-
-
-def _add(sums: dict[str, Tensor], key: str, u: Tensor, share: float) -> None:
-    if key in sums:
-        sums[key].add_(u, alpha=share)
-    else:
-        sums[key] = u if share == 1.0 else share * u
 
 
 def _effects(sources: Mapping[str, Objective], products: Tensor) -> Tensor:

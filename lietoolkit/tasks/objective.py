@@ -154,17 +154,25 @@ class ModelObjective(Objective):
         return torch.stack(losses).sum()
 
     def _loss_and_gradient(self, theta: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
-        # Gradients accumulate straight into views of one flat vector: no second copy.
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
+        return self._backward(theta, self._parts(batch), g), g
+
+    def _accumulate(self, theta: Tensor, total: Tensor, weight: float) -> None:
+        self._backward(theta, [(weight * w, part) for w, part in self._parts(None)], total)
+
+    def _backward(
+        self, theta: Tensor, parts: list[tuple[float, dict[str, Any]]], total: Tensor
+    ) -> Tensor:
+        """The weighted loss; its gradient is added to ``total`` as it comes, without a copy."""
         with torch.enable_grad(), self._at(theta) as parameters:
-            for parameter, view in zip(parameters, self.space.unflatten(g), strict=True):
+            for parameter, view in zip(parameters, self.space.unflatten(total), strict=True):
                 parameter.grad = view
-            value = torch.zeros((), dtype=torch.float64, device=g.device)
-            for weight, part in self._parts(batch):
+            value = torch.zeros((), dtype=torch.float64, device=total.device)
+            for weight, part in parts:
                 loss = weight * self.kind.loss(self.model, part)
                 loss.backward(inputs=parameters)
                 value += loss.detach().double()
-        return value, g
+        return value
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
