@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import environment, objectives_of, rows_of, save, settings_of, summary
 
 import lietoolkit as lt
-from lietoolkit.geometry.cost import metered
 from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.order.studies import best_of_random
 from lietoolkit.tasks.models import load_model
 from lietoolkit.tasks.toys import network_start, networks
+from lietoolkit.training.optimizers import optimizer_from
 
 BUDGETS = (0.1, 0.3, 1.0, 3.0, 10.0)
 RANDOM = (1, 2, 3, 4, 8, 10, 16)
@@ -89,11 +90,18 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         sources, sources | targets, theta, [[n] for n in names], lr, args.steps, args.optimizer,
         **kept,
     )  # fmt: skip
+    stiffest = max(rule.lambda_max.values())
+    stable = {
+        m: rehearsal_lr(lr, optimizer_from(args.optimizer), stiffest, m, args.steps)
+        for m in levels(args.steps)
+    }
     rehearsals = {}
-    for sweeps in levels(args.steps)[:-1]:
-        with metered() as cost:
-            rehearsed = lt.run_schedules(sources, targets, *truth, **run, sweeps=sweeps)
-        rehearsals[sweeps] = rehearsed, cost.total
+    for m in levels(args.steps)[:-1]:
+        rehearsed = lt.run_schedules(
+            sources, targets, theta, orders, stable[m], args.steps, args.optimizer,
+            sweeps=m, **kept,
+        )  # fmt: skip
+        rehearsals[m] = {"lr": stable[m], "losses": rehearsed.tolist()}
     unit = len(names) * args.steps
     plans: dict[str, dict] = {}
     for m, (aim, target) in enumerate(targets.items()):
@@ -112,12 +120,11 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
             note(name, baseline["order"], price)
         for effort, one_shot, sweeps in efforts(args.steps):
             plan = lt.plan_from_end(
-                sources, target, *settings, sweeps, effort=effort, one_shot=one_shot, **run
-            )
+                sources, target, theta, stable[sweeps], *settings[2:], sweeps,
+                effort=effort, one_shot=one_shot, **run,
+            )  # fmt: skip
             label = f"from the end, {effort}{', one-shot' if one_shot else ''}, m={sweeps}"
             note(label, plan.order, plan.cost.total)
-        for sweeps, (rehearsed, price) in rehearsals.items():
-            note(f"rehearsal of all, m={sweeps}", orders[int(rehearsed[:, m].argmin())], price)
     return {
         "lr": lr,
         "lambda_max": rule.lambda_max,
@@ -127,6 +134,7 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         "targets": list(targets),
         "orders": orders,
         "losses": losses.tolist(),
+        "rehearsals": rehearsals,
         "plans": plans,
     }
 
@@ -134,12 +142,12 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
 def efforts(steps: int) -> list[tuple[str, bool, int]]:
     """Planning from the end, from cheap to dear."""
     kinds = (("exact", False), ("exact", True), ("linear", True))
-    return [(effort, one_shot, m) for effort, one_shot in kinds for m in levels(steps)]
+    return [(effort, one_shot, m) for effort, one_shot in kinds for m in levels(steps)[:-1]]
 
 
 def levels(steps: int) -> list[int]:
     """Gradients that stand for a stage."""
-    return sorted({m for m in (1, 2, steps // 4, steps // 2, steps) if m >= 1})
+    return sorted({m for m in (1, steps // 4, steps // 2, steps) if m >= 1})
 
 
 def material(args: argparse.Namespace, seed: int) -> tuple:

@@ -57,7 +57,7 @@ def plan(
     lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
     optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
-    planner: Annotated[str, typer.Option(help="auto, tournament or from-end")] = "auto",
+    planner: Annotated[str, typer.Option(help="auto, tournament, search or from-end")] = "auto",
     budget: Annotated[float, typer.Option(help="training runs that planning may cost")] = 4.0,
     method: Annotated[str, typer.Option(help="local, trotter or stage")] = "local",
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
@@ -249,6 +249,7 @@ def ranking(made: OrderPlan) -> str:
         if row and row["survival"] is not None:
             note += f", the same sign in {row['survival']:.0%} of resamples"
         lines.append(f"  {place}. {name:{width}}{note}".rstrip())
+    lines.append(f"Planner: {made.planner}; {made.effort['why']}")
     for name, target in made.targets.items():
         lines.append(
             f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"

@@ -21,8 +21,9 @@ from lietoolkit.geometry.objective import HVP_METHODS, Objective, WeightedSum
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.effort import PLANNERS, abstain, choose_effort
 from lietoolkit.order.plane import gradient_plane
-from lietoolkit.order.recommend import PLANNERS, choose_effort, neighbors, recommend
+from lietoolkit.order.recommend import neighbors, recommend
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
@@ -182,10 +183,11 @@ def plan_order(
         lr: step size; default: the rule lr * lambda_max = 0.1 (AdamW: 1e-4).
         steps: steps per source.
         optimizer: "sgd", "momentum", "adamw" or a configuration.
-        planner: "tournament" (pair effects), "from-end" (rehearsed backward induction, for many
-            steps and optimizers with memory), or "auto": what measured best for these settings
-            within the budget.
-        budget: training runs that planning from the end may cost.
+        planner: "tournament" (pair effects), "search" (orders rehearsed, and the next one chosen
+            by those before), "from-end" (rehearsed backward induction), or "auto": what measured
+            best for these settings within the budget; the sources' own order ("given" in the
+            plan) where they cannot be told apart.
+        budget: training runs that rehearsals may cost.
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
@@ -243,13 +245,15 @@ def plan_order(
             rule = _step_size(made, theta, lr, optimizer, progress)
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
-            effort = choose_effort(len(made), steps, optimizer.name, budget, asked, schedule)
+            effort = choose_effort(len(made), steps, optimizer.name, budget, asked)
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
                 hvp=hvp, chunks=chunks, seed=seed,
                 progress=progress,
             )  # fmt: skip
+            if asked == "auto":
+                effort = abstain(t, seed) or effort
             chosen = recommend(
                 effort, t, made, aims, weights, theta, optimizer,
                 lambda_max=max(rule.lambda_max.values()), schedule=schedule, warmup=warmup,
@@ -284,8 +288,12 @@ def plan_order(
         },
         steps=steps,
         method=method,
-        planner=effort.planner,
-        effort={"sweeps": effort.sweeps, "one_shot": effort.one_shot, "why": effort.why},
+        planner=chosen.effort.planner,
+        effort={
+            "sweeps": chosen.effort.sweeps,
+            "tries": chosen.effort.tries,
+            "why": chosen.effort.why,
+        },
         rounds=chosen.rounds,
         optimizer=optimizer.name,
         schedule=schedule,

@@ -194,7 +194,7 @@ def _predictions(
     weights: np.ndarray,
 ) -> np.ndarray:
     """Predicted losses of orders, up to a constant: the way the plan was made, at these steps."""
-    if plan.planner == "from-end":
+    if plan.planner in ("search", "from-end"):
         sweeps = min(plan.effort["sweeps"], steps)
         stiffest = max(plan.lr_rule["lambda_max"].values())
         lr = rehearsal_lr(plan.lr, material.optimizer, stiffest, sweeps, steps)

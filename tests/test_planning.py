@@ -13,8 +13,10 @@ import torch
 import lietoolkit as lt
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
-from lietoolkit.order.recommend import choose_effort, neighbors, recommend
+from lietoolkit.order.effort import choose_effort
+from lietoolkit.order.recommend import neighbors, recommend
 from lietoolkit.statistics import wilson_interval
+from lietoolkit.tasks.generated import sft_families
 from lietoolkit.tasks.toys import network_start, networks
 from lietoolkit.training.optimizers import optimizer_from
 from lietoolkit.verify import LONG
@@ -367,20 +369,20 @@ def test_signs_beat_chance_over_many_random_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sources", "steps", "optimizer", "budget", "schedule", "expected"),
+    ("sources", "steps", "optimizer", "budget", "expected"),
     [
-        (5, 1, "sgd", 3.0, "constant", ("tournament", 1, False)),
-        (4, 20, "adamw", 4.0, "constant", ("from-end", 6, False)),
-        (4, 20, "adamw", 100.0, "linear", ("from-end", 20, False)),
-        (10, 20, "sgd", 4.0, "constant", ("from-end", 5, True)),
-        # Without a constant step size the first round alone says little.
-        (10, 20, "sgd", 3.0, "linear", ("tournament", 1, False)),
-        (4, 20, "adamw", 0.1, "constant", ("tournament", 1, False)),
+        (5, 1, "sgd", 3.0, ("tournament", 1, 0)),
+        (4, 20, "adamw", 4.0, ("search", 10, 8)),
+        (4, 20, "adamw", 10.0, ("search", 20, 10)),
+        (10, 20, "sgd", 1.0, ("search", 5, 4)),
+        (4, 20, "adamw", 0.3, ("search", 1, 6)),
+        (4, 20, "adamw", 0.05, ("tournament", 1, 0)),
     ],
 )
-def test_effort_fits_the_budget(sources, steps, optimizer, budget, schedule, expected):
-    found = choose_effort(sources, steps, optimizer, budget, schedule=schedule)
-    assert (found.planner, found.sweeps, found.one_shot) == expected
+def test_effort_fits_the_budget(sources, steps, optimizer, budget, expected):
+    found = choose_effort(sources, steps, optimizer, budget)
+    assert (found.planner, found.sweeps, found.tries) == expected
+    assert found.tries * found.sweeps <= budget * steps
     assert found.why
 
 
@@ -390,12 +392,13 @@ def test_bad_budget_is_refused(budget):
         choose_effort(4, 20, "adamw", budget)
 
 
-def test_rehearsed_plan_says_what_it_gains():
-    """From the end: a few gradients a stage find an order that really beats its reverse."""
+@pytest.mark.parametrize("planner", ["search", "from-end"])
+def test_rehearsed_plan_says_what_it_gains(planner):
+    """A few gradients a stage find an order that really beats its reverse."""
     sources = dict(zip("abcd", networks(4, 3), strict=True))
     target, theta = networks(5, 3)[-1], network_start(3)
     t = lt.tournament(sources, target, theta, lr=3e-3, steps=10, optimizer="adamw")
-    effort = choose_effort(4, 10, "adamw", 3.0)
+    effort = choose_effort(4, 10, "adamw", 3.0, planner)
     chosen = recommend(
         effort, t, sources, {"target": target}, {"target": 1.0}, theta, optimizer_from("adamw")
     )
@@ -425,10 +428,10 @@ def test_a_rehearsal_at_a_smaller_step_says_so(curvature, smaller):
 
 
 def test_the_best_rehearsed_order_is_taken_within_constraints():
-    """The rounds may mislead; what is recommended is the best of the orders rehearsed whole."""
+    """From the end the rounds may mislead; the best of the orders rehearsed whole is taken."""
     sources = dict(zip("abcd", networks(4, 5), strict=True))
     target, theta = networks(5, 5)[-1], network_start(5)
-    effort = choose_effort(4, 5, "adamw", 100.0)
+    effort = choose_effort(4, 5, "adamw", 100.0, "from-end")
     assert effort.sweeps == 5  # every step is rehearsed: predictions are the truth
     settings = (theta, 3e-3, 5, "adamw")
     for constraints in ((), ("d first",)):
@@ -448,3 +451,41 @@ def test_the_best_rehearsed_order_is_taken_within_constraints():
             assert order[0] == "d"
         else:
             assert real[0] < real[1]
+
+
+@pytest.mark.parametrize("planner", ["search", "from-end"])
+def test_a_rehearsed_neighbor_is_what_turning_it_round_would_cost(planner):
+    """With every order tried, the effects beside the order are measured ones."""
+    sources = dict(zip("abc", networks(3, 3), strict=True))
+    target, theta = networks(4, 3)[-1], network_start(3)
+    t = lt.tournament(sources, target, theta, lr=3e-3, steps=4, optimizer="adamw")
+    effort = choose_effort(3, 4, "adamw", 6.0, planner)
+    chosen = recommend(
+        effort, t, sources, {"e": target}, {"e": 1.0}, theta, optimizer_from("adamw"),
+        forgetting=False,
+    )  # fmt: skip
+    rows = neighbors(t, chosen)
+    assert all(row["effect"] < 0 for row in rows)
+    if planner == "search":
+        losses = lt.run_schedules(
+            sources, target, theta, [chosen.order, [chosen.order[i] for i in (1, 0, 2)]],
+            3e-3, 4, "adamw",
+        )  # fmt: skip
+        assert rows[0]["effect"] == pytest.approx(float(losses[0] - losses[1]), rel=0.1)
+
+
+def test_parts_of_one_source_keep_their_order():
+    """Random parts of one family are left as given; families are not."""
+    rows = sft_families(seed=0, rows=48, split="train")
+    parts = {f"part {i}": rows["copy"][12 * i : 12 * i + 12] for i in (2, 0, 3, 1)}
+    families = {name: rows[name][:12] for name in ("plural", "addition", "copy", "sort")}
+    run = {"steps": 20, "lr": 1e-4, "budget": 0.2, "batch_size": 12, "geometry": False}
+    target = sft_families(seed=0, rows=8, split="eval")["past_tense"]
+    for sources, planner in ((parts, "given"), (families, "search")):
+        plan = lt.plan_order("course", sources, target, **run)
+        assert plan.planner == planner, plan.effort["why"]
+        assert (plan.order == list(sources)) or planner != "given"
+    kept = lt.plan_order("course", parts, target, constraints=["part 1 first"], **run)
+    assert kept.order == ["part 1", "part 2", "part 0", "part 3"]
+    # Who names a planner gets it.
+    assert lt.plan_order("course", parts, target, planner="search", **run).planner == "search"

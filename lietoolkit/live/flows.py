@@ -11,7 +11,7 @@ import torch
 from lietoolkit.geometry import fields
 from lietoolkit.live.controls import choice, slider, whole
 from lietoolkit.live.figure import LiveFigure, new_figure
-from lietoolkit.plots.common import BLUE, GRAY, GREEN, ORANGE
+from lietoolkit.plots.common import BLUE, GRAY, GREEN, ORANGE, PINK
 
 REACH = 2.6
 
@@ -46,7 +46,7 @@ def explore_flows(
     points = torch.tensor(np.stack([gx, gy], -1))
     arrows = {"scale": 30, "pivot": "mid", "headwidth": 4.5}
     quiver_f = plane.quiver(gx, gy, gx, gy, color=GRAY, alpha=0.8, width=0.003, **arrows)
-    quiver_g = plane.quiver(gx, gy, gx, gy, color=GREEN, alpha=0.4, width=0.008, **arrows)
+    quiver_g = plane.quiver(gx, gy, gx, gy, color=PINK, alpha=0.5, width=0.008, **arrows)
     (way_f,) = plane.plot([], [], "-", color=BLUE, linewidth=2, label="f, then g")
     (way_g,) = plane.plot([], [], "--", color=ORANGE, linewidth=2, label="g, then f")
     (end_f,) = plane.plot([], [], "o", color=BLUE, markersize=8, markeredgecolor="black")
@@ -60,7 +60,7 @@ def explore_flows(
         ylim=(-REACH, REACH),
         aspect="equal",
         ylabel="y",
-        xlabel="x (thin gray arrows: f; thick green arrows: g)",
+        xlabel="x (thin gray arrows: f; thick pink arrows: g)",
     )
     plane.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize="small",
                  frameon=False, handlelength=1.6, columnspacing=1)  # fmt: skip

@@ -35,8 +35,8 @@ def explore_matrix(matrix: Any = None, names: Sequence[str] | None = None) -> Li
     """The matrix of pairs re-sorted by each method, and where its order lies among all N!.
 
     Left: rows trained first, columns second; a dot where the row's source is better first. A good
-    order has its dots above the diagonal. Right: the predicted value of all orders, and each
-    method's. "cycles" mixes in effects that no order can satisfy.
+    order has its dots above the diagonal; the title counts them. Right: the predicted value of all
+    orders, and each method's. "cycles" mixes in effects that no order can satisfy.
 
     Args:
         matrix: [N, N] antisymmetric, N at most 7; default: an example.
@@ -62,6 +62,7 @@ def explore_matrix(matrix: Any = None, names: Sequence[str] | None = None) -> Li
     table.set(xticks=[], yticks=[], xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     table.set_ylabel("trained first", labelpad=26)
     table.set_xlabel("trained second", labelpad=20)
+    pleased = table.set_title("", fontsize="medium")
     place = {"ha": "center", "va": "center"}
     beside = [table.text(-0.9, i, "", **place) for i in range(n)]
     below = [table.text(i, n - 0.1, "", **place) for i in range(n)]
@@ -106,16 +107,17 @@ def explore_matrix(matrix: Any = None, names: Sequence[str] | None = None) -> Li
         chosen.set_data([value / worst], [-0.11])
         rank = 1 + int((values < value - 1e-12).sum())
         above = int((permuted[upper] < -1e-12).sum())
+        pleased.set_text(f"{above} of {len(upper[0])} pairs pleased")
         return (
             f"Sorted by {by}: {', '.join(names[i] for i in shown)}. {above} of {len(upper[0])} "
             f"pairs are in their better order; rank {rank} of {len(orders)} orders."
         )
 
-    moving = [image, dots, *beside, *below, hills, *marks.values(), chosen]
+    moving = [image, dots, pleased, *beside, *below, hills, *marks.values(), chosen]
     return LiveFigure(figure, update, controls, moving)
 
 
-def explore_cycle(ab: float = -0.6, bc: float = -0.6, ca: float = -0.6) -> LiveFigure:
+def explore_cycle(ab: float = -0.6, bc: float = -0.4, ca: float = 0.5) -> LiveFigure:
     """Rock, paper, scissors with three sources: build a cycle and see what each order is worth.
 
     Args:

@@ -37,6 +37,7 @@ class Resampler:
         g = torch.stack([p.g for source in parts for p in source])
         v = torch.stack([p.v for source in parts for p in source])
         self.products = (g @ v.T).cpu()
+        self.likeness = _cosines(g) + _cosines(v)
 
     def deviations(self, resamples: int = 200, seed: int = 0) -> Tensor:
         """Resampled minus mean sigma, [resamples, N, N] float64, loss per squared step size."""
@@ -55,6 +56,30 @@ class Resampler:
         sigma = products - products.transpose(1, 2)
         return sigma[1:] - sigma[:1]
 
+    def chance(self, permutations: int = 999, seed: int = 0) -> float:
+        r"""How often chunks dealt to the sources at random look as distinct as the sources do.
+
+        A permutation test: if all sources were random parts of one, any deal of the chunks would
+        be as likely as the one that is. The statistic is the mean cosine of two chunks of one
+        source, of their gradients and of their products. The true deal counts as one of the deals,
+        so that the result is at least 1/(permutations + 1). Where it is large, sources cannot be
+        told apart, and no order of them can be told from another.
+
+        Args:
+            permutations: random deals; each source keeps its number of chunks.
+            seed: of the deals.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        owner = torch.cat([torch.full((len(s),), i) for i, s in enumerate(self.shares)])
+        rows = len(owner)
+        deals = torch.stack(
+            [owner]
+            + [owner[torch.randperm(rows, generator=generator)] for _ in range(permutations)]
+        )
+        same = deals[:, :, None] == deals[:, None, :]
+        likeness = (same * self.likeness).sum((1, 2))
+        return float((likeness >= likeness[0] - 1e-9 * rows).double().mean())
+
     def survival(self, sigma: Tensor, resamples: int = 200, seed: int = 0) -> Tensor:
         """Share of resamples in which each pair keeps its sign, [N, N] float64.
 
@@ -65,3 +90,9 @@ class Resampler:
         """
         resampled = sigma + self.deviations(resamples, seed)
         return (resampled.sign() == sigma.sign()).double().mean(0)
+
+
+def _cosines(rows: Tensor) -> Tensor:
+    """Of all pairs of different rows, [n, n] float64 on the CPU; 0 with a row of zeros."""
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return (rows @ rows.T).cpu().double().fill_diagonal_(0.0)

@@ -12,6 +12,8 @@ __all__ = ["Limit", "limits", "verdict"]
 # Differences of float32 losses below this are rounding (Sweeney's follow-up practice, PAPER 3).
 FLOAT32_FLOOR = 2e-5
 _LOCAL = ("local", "trotter")
+# Planners that try whole orders with few gradients.
+REHEARSED = ("search", "from-end")
 
 
 class Limit(NamedTuple):
@@ -65,7 +67,9 @@ def verdict(percentile: float) -> str:
 
 def _horizon(plan: Mapping[str, Any]) -> Limit | None:
     steps = plan["steps"]
-    if plan["planner"] == "from-end":
+    if plan["planner"] == "given":
+        return Limit("serious", "The order may not matter", f"{_sentence(plan['effort']['why'])}.")
+    if plan["planner"] in REHEARSED:
         return _rehearsed(plan)
     if plan["method"] not in _LOCAL:
         return None
@@ -85,20 +89,25 @@ def _horizon(plan: Mapping[str, Any]) -> Limit | None:
     return Limit("serious" if steps >= 10 else "caution", "Number of steps", text)
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _rehearsed(plan: Mapping[str, Any]) -> Limit:
     sweeps, steps = plan["effort"].get("sweeps", 1), plan["steps"]
+    tries = plan["effort"].get("tries", 0)
     text = (
-        f"The order was rehearsed with {sweeps} gradient{'s' * (sweeps != 1)} in place of the "
-        f"{steps} steps of a stage. On small networks such plans were better than the best of as "
-        "many random orders as they cost; a larger --budget rehearses more closely. The matrix of "
-        "pairs and the explorer show effects of short steps, which the order was not chosen by."
+        f"The order is the best of {tries} that were rehearsed, each with {sweeps} "
+        f"gradient{'s' * (sweeps != 1)} in place of the {steps} steps of a stage; a larger "
+        "--budget tries more of them, more closely. The matrix of pairs and the explorer show "
+        "effects of short steps, which the order was not chosen by."
     )
     return Limit("ok" if 4 * sweeps >= steps else "caution", "Number of steps", text)
 
 
 def _optimizer(plan: Mapping[str, Any]) -> Limit | None:
     name = plan["optimizer"]
-    if plan["planner"] == "from-end":
+    if plan["planner"] in ("given", *REHEARSED):
         return None
     if plan["method"] not in _LOCAL or name == "sgd":
         if plan["method"] in _LOCAL and plan["schedule"] != "constant":

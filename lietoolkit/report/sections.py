@@ -31,9 +31,9 @@ SCORES = (
     "A source's score is the sum of its row. The order is sorted by it, as far as your constraints "
     "allow and the planner finds nothing better."
 )
-SCORES_FROM_END = (
-    "A source's score is the sum of its row. All this is about short steps: the order was not "
-    "sorted by it, but rehearsed from its end."
+SCORES_ASIDE = (
+    "A source's score is the sum of its row. All this is about short steps; the order was not "
+    "chosen by it."
 )
 
 
@@ -142,7 +142,7 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         paragraph(text, fit),
         figure(plots.order_matrix, plan["matrix"], names, order,
                size=(size + 1.4, size), dpi=dpi),
-        paragraph(SCORES_FROM_END if plan["planner"] == "from-end" else SCORES),
+        paragraph(SCORES if plan["planner"] == "tournament" else SCORES_ASIDE),
         figure(plots.score_bars, plan["scores"], order,
                size=(6.2, 1.4 + 0.4 * n), dpi=dpi),
     ]  # fmt: skip

@@ -81,14 +81,14 @@ for name, hv in ways.items():
 course.bet(
     "03.step",
     "In float32, how long should ε v be, compared with θ, for the smallest error?",
-    ["1e-8: as short as can be", "1e-6 to 1e-2: somewhere between", "1e-1 or more"],
+    ["below 1e-6: as short as can be", "1e-6 to 1e-2: somewhere between", "above 1e-2"],
 )
 
 # %%
 course.bet(
     "03.bf16",
     "bfloat16 has 3 digits. The best error of a difference in it is about…",
-    ["a thousandth or less, as in float32", "between 0.1% and 1%", "1% or worse"],
+    ["below 0.1%, as in float32", "0.1% to 1%", "above 1%"],
 )
 
 # %%
@@ -140,10 +140,10 @@ print(f"too long: halving the step divides the error by {wide[0] / wide[1]:.1f}"
 
 # %%
 best = steps[int(np.argmin(curves[torch.float32]))]
-bins = ["1e-8: as short as can be", "1e-6 to 1e-2: somewhere between", "1e-1 or more"]
-course.reveal("03.step", bins[np.digitize(best, [1e-6, 3e-2])], f"best near {best:.0e}")
+bins = ["below 1e-6: as short as can be", "1e-6 to 1e-2: somewhere between", "above 1e-2"]
+course.reveal("03.step", bins[np.digitize(best, [1e-6, 1e-2])], f"best near {best:.0e}")
 least = min(curves[torch.bfloat16])
-bins = ["a thousandth or less, as in float32", "between 0.1% and 1%", "1% or worse"]
+bins = ["below 0.1%, as in float32", "0.1% to 1%", "above 1%"]
 course.reveal("03.bf16", bins[np.digitize(least, [1e-3, 1e-2])], f"{least:.1%}")
 
 # %% [markdown]

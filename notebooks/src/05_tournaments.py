@@ -108,9 +108,9 @@ live.explore_matrix(t.matrix, t.names)
 # %% [markdown]
 # ## Rock, paper, scissors
 #
-# Three sliders, three pairs; negative means that the first one named is better first. All three
-# negative is a cycle. Make one of its pairs weak: which order wins, and does Borda see it? Then
-# break the cycle: move one slider above zero.
+# Three sliders, three pairs; negative means that the first one named is better first. As it opens,
+# one order pleases all three pairs. Move one slider so that none does: you have built a cycle. Then
+# make one of its pairs weak: which order wins, and does Borda see it?
 
 # %%
 live.explore_cycle()

@@ -226,5 +226,5 @@ course.check("8.1", my_margins)
 course.finish("08")
 
 # %% [markdown]
-# **Next.** The plans of these three notebooks are made for short training. Ordering long runs, with
-# the optimizers people use, needs more than pairs at the start.
+# **Next.** The plans of these three notebooks are made for short training. How long do they hold?
+# That is [09 · how far does a prediction hold?](09_horizon.ipynb)

@@ -75,21 +75,23 @@ for k in (1, 5, 20, 50):
 # %%
 course.bet(
     "09.local",
-    "Plain SGD, lr × curvature 0.35, 50 steps a stage. The local score gets of the signs right…",
+    "Plain SGD, lr × curvature 0.35, 50 steps a stage. The local score gets this share of the "
+    "signs right:",
     ["over 90%", "70 to 90%", "under 70%: little better than a coin"],
 )
 
 # %%
 course.bet(
     "09.solo",
-    "AdamW, one step a stage. 'Best solo last' gets of the signs right…",
+    "AdamW, one step a stage. The share of signs that 'best solo last' gets right is…",
     ["over 70%", "30 to 70%", "under 30%: the reverse would be better"],
 )
 
 # %%
 course.bet(
     "09.sure",
-    "Signs of the local score that survive 95% of resamples. After 50 steps, right are…",
+    "Take the signs of the local score that survive 95% of resamples. After 50 steps, the share of "
+    "them that is right is…",
     ["over 90%", "75 to 90%", "under 75%"],
 )
 

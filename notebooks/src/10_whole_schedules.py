@@ -101,7 +101,7 @@ course.bet(
     "10.luck",
     "AdamW again. A plan from the end with a quarter of the steps against the best of 4 random "
     "orders, on average over the luck. Of six draws the plan wins…",
-    ["all", "more than half", "half or fewer"],
+    ["all six", "four or five", "three or fewer"],
 )
 
 # %% [markdown]
@@ -203,7 +203,7 @@ for name in ("SGD, 20 steps", "AdamW, 20 steps", "AdamW, warm-up and decay"):
 
 # %%
 won = wins["AdamW, 20 steps", "from the end, k/4"]
-bins = ["half or fewer", "more than half", "all"]
+bins = ["three or fewer", "four or five", "all six"]
 course.reveal("10.luck", bins[np.digitize(won, [4, 6])], f"{won} of {draws}")
 
 # %% [markdown]

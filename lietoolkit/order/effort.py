@@ -1,0 +1,107 @@
+"""How much to spend on an order, and on which planner."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lietoolkit.errors import InputError
+from lietoolkit.order.tournament import Tournament
+
+PLANNERS = ("auto", "tournament", "search", "from-end")
+# Of the k gradients of a stage, a rehearsal from the end should take this share: with fewer,
+# language models trained with AdamW were misjudged.
+LEAST_SHARE = 0.2
+# Orders rehearsed as a whole after planning from the end: its own, the tournament's, and both in
+# reverse.
+COMPARED = 4
+# A search tries MANY orders, but FEW rather than with less than GOOD of a stage's gradients.
+MANY, FEW, GOOD = 8, 4, 0.25
+# Above this chance, sources that were random parts of one would look as distinct as these.
+ALIKE = 0.05
+
+
+@dataclass(frozen=True)
+class Effort:
+    """A planner and how much it may spend.
+
+    Attributes:
+        planner: "tournament", "search", "from-end", or "given": the order of the sources as given.
+        sweeps: gradients that stand for a stage of a rehearsal.
+        tries: orders rehearsed as a whole.
+        why: the reason, in plain words.
+    """
+
+    planner: str
+    sweeps: int = 1
+    tries: int = 0
+    why: str = ""
+
+
+def choose_effort(
+    sources: int,
+    steps: int,
+    optimizer: str,
+    budget: float = 4.0,
+    planner: str = "auto",
+) -> Effort:
+    """The planner that measured best at a price of at most ``budget`` training runs.
+
+    A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
+    orders are rehearsed, with m gradients in place of the k of a stage, at m/k of a run each, and
+    a search says which ones (``search_orders``).
+
+    Args:
+        sources: N. steps: k. optimizer: its name.
+        budget: training runs that planning may cost.
+        planner: "auto", or the one to use whatever the budget.
+
+    >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
+    >>> effort.planner, effort.sweeps, effort.tries
+    ('search', 10, 8)
+    >>> choose_effort(5, 1, "sgd").planner
+    'tournament'
+    """
+    if not (isinstance(budget, int | float) and math.isfinite(budget) and budget > 0):
+        raise InputError(f"budget: expected training runs, a positive number, found {budget!r}")
+    if planner == "tournament":
+        return Effort("tournament", why="asked for")
+    if planner == "from-end":
+        runs = sources * (sources + 1) / 2 - 1 + COMPARED
+        sweeps = min(steps, max(math.ceil(LEAST_SHARE * steps), int(budget * steps / runs + 1e-9)))
+        return Effort(
+            "from-end", sweeps, COMPARED, f"asked for; costs {sweeps * runs / steps:.2g} runs"
+        )
+    if planner == "auto" and steps == 1 and optimizer == "sgd":
+        return Effort("tournament", why="one step of plain SGD is what the local score predicts")
+    many, few = (int(budget * steps / tries + 1e-9) for tries in (MANY, FEW))
+    sweeps = max(1, min(steps, max(many, min(few, math.ceil(GOOD * steps)))))
+    tries = int(budget * steps / sweeps + 1e-9)
+    words = f"{steps} steps with {optimizer} are beyond the local score"
+    if tries < 2 and planner == "auto":
+        return Effort(
+            "tournament",
+            why=f"{words}, but two orders rehearsed with one gradient a stage already cost "
+            f"{2 / steps:.2g} training runs and the budget is {budget:g}",
+        )
+    return Effort(
+        "search", sweeps, max(2, tries),
+        f"{words}; {max(2, tries)} orders tried with {sweeps} of {steps} gradients a stage",
+    )  # fmt: skip
+
+
+def abstain(t: Tournament, seed: int = 0) -> Effort | None:
+    """Keep the order as given, if the sources cannot be told apart; else None.
+
+    Args:
+        t: a tournament with chunks; without, there is nothing to tell from, and the answer is None.
+        seed: of the permutation test, see ``Resampler.chance``.
+    """
+    chance = None if t.resampler is None else t.resampler.chance(seed=seed)
+    if chance is None or chance <= ALIKE:
+        return None
+    return Effort(
+        "given",
+        why="no evidence that order matters here: random parts of one source would look as "
+        f"distinct as these sources in {100 * chance:.0f}% of cases",
+    )
