@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, stats
+from torch import from_numpy
+from torch.special import ndtr
 
 from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import Precedence, obeys
@@ -141,14 +142,16 @@ def _surrogate(
     mean, scale = seen.mean(), seen.std() or 1.0
     inner = order_kernel(known, known) + NOISE * np.eye(len(known))
     cross = order_kernel(known, np.array(orders))
-    solved = linalg.solve(inner, cross, assume_a="pos")
+    solved = np.linalg.solve(inner, cross)
     spread = scale * np.sqrt(np.maximum(1 - (cross * solved).sum(0), 1e-12))
     return mean + (seen - mean) @ solved, spread
 
 
 def _expected_improvement(best: float, mean: Array, spread: Array) -> Array:
     gain = best - mean
-    return np.asarray(gain * stats.norm.cdf(gain / spread) + spread * stats.norm.pdf(gain / spread))
+    u = gain / spread
+    density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(gain * ndtr(from_numpy(u)).numpy() + spread * density)
 
 
 def _random_order(n: int, before: Precedence, random: np.random.Generator) -> list[int]:

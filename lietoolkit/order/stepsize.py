@@ -56,27 +56,26 @@ def lambda_max(source: Objective, theta: Tensor, products: int = 5, hvp: str = "
     """
     space = source.space
     q = source.gradient(theta)
-    basis: list[Tensor] = []
-    rows: list[list[float]] = []
+    last = torch.zeros_like(q)
+    diagonal: list[float] = []
+    beside: list[float] = []
+    # Three vectors, however many products: with so few, what orthogonality is lost does not matter.
     for _ in range(products):
-        length = space.norm(q)
-        if not float(length) > 0:
+        length = float(space.norm(q))
+        if not length > 0:
             break
-        q = q / length.to(q.dtype)
-        basis.append(q)
+        beside.append(length)
+        q /= length
         w = source.gradient_and_hvp(theta, q, hvp, check=False)[1]
-        along = space.gram([w], basis)[0]
-        rows.append(along.tolist())
-        # Orthogonalised against the whole basis, which with few vectors is cheap and safe.
-        q = w
-        for u, share in zip(basis, along, strict=True):
-            q = torch.addcmul(q, u, -share.to(q.dtype))
-    n = len(basis)
-    if n == 0:
+        diagonal.append(float(space.dot(w, q)))
+        if len(beside) > 1:
+            w.sub_(last, alpha=beside[-1])
+        w.sub_(q, alpha=diagonal[-1])
+        last, q = q, w
+    if not diagonal:
         return 0.0
-    small = torch.zeros(n, n, dtype=torch.float64)
-    for i, row in enumerate(rows):
-        small[i, : i + 1] = small[: i + 1, i] = torch.tensor(row, dtype=torch.float64)
+    above = torch.diag(torch.tensor(beside[1:], dtype=torch.float64), 1)
+    small = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + above + above.T
     return float(torch.linalg.eigvalsh(small)[-1])
 
 
