@@ -27,7 +27,9 @@ from common import environment, objectives_of, rows_of, save, settings_of, summa
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
+from lietoolkit.order.effort import choose_effort
 from lietoolkit.order.recommend import rehearsal_lr
+from lietoolkit.order.search import search_orders
 from lietoolkit.order.studies import best_of_random
 from lietoolkit.tasks.models import load_model
 from lietoolkit.tasks.toys import network_start, networks
@@ -171,32 +173,55 @@ def material(args: argparse.Namespace, seed: int) -> tuple:
 
 
 def standings(result: dict) -> dict[str, dict[str, list[float]]]:
-    """Gap share, percentile and cost of every planner; one number a draw (mean over targets)."""
+    """Gap share, percentile and cost of every planner; one number a draw and target."""
     found: dict[str, dict[str, list[float]]] = {}
     for draw in result["draws"].values():
         losses = np.array(draw["losses"])
         places = {tuple(order): i for i, order in enumerate(draw["orders"])}
-        rows: dict[str, list[tuple[float, float, float]]] = {}
         for m, aim in enumerate(draw["targets"]):
             column = losses[:, m]
             gap = np.median(column) - column.min()
-            for planner, plan in draw["plans"][aim].items():
-                chosen = column[places[tuple(plan["order"])]]
-                rows.setdefault(planner, []).append(
-                    (
-                        (np.median(column) - chosen) / gap,
-                        100 * (column > chosen).sum() / (len(column) - 1),
-                        plan["cost"],
-                    )
-                )
+
+            def note(planner: str, loss: float, percentile: float, cost: float,
+                     column: np.ndarray = column, gap: float = gap) -> None:  # fmt: skip
+                row = found.setdefault(planner, {"gap share": [], "percentile": [], "cost": []})
+                row["gap share"].append(float((np.median(column) - loss) / gap))
+                row["percentile"].append(float(percentile))
+                row["cost"].append(float(cost))
+
+            for planner, plan in (draw["plans"][aim] | searched(result, draw, m)).items():
+                loss = column[places[tuple(plan["order"])]]
+                worse = 100 * (column > loss).sum() / (len(column) - 1)
+                note(planner, loss, worse, plan["cost"])
             for b in RANDOM:
-                best = best_of_random(column, b)
-                share = (np.median(column) - best) / gap
-                rows.setdefault(f"random, best of {b}", []).append((share, 100 * b / (b + 1), b))
-        for planner, values in rows.items():
-            row = found.setdefault(planner, {"gap share": [], "percentile": [], "cost": []})
-            for key, value in zip(row, np.mean(values, axis=0), strict=True):
-                row[key].append(float(value))
+                note(f"random, best of {b}", best_of_random(column, b), 100 * b / (b + 1), b)
+    return found
+
+
+def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
+    """What "auto" would choose at every budget, from the rehearsals and true runs that are kept."""
+    settings, (aim, names) = result["settings"], (draw["targets"][m], draw["orders"][0])
+    k = settings["steps"]
+    places = {tuple(order): i for i, order in enumerate(draw["orders"])}
+    levels = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
+    levels[k] = np.array(draw["losses"])[:, m]
+    local = draw["plans"][aim]["tournament, local"]
+    first = [names.index(name) for name in local["order"]]
+    found = {}
+    for budget in BUDGETS:
+        effort = choose_effort(len(names), k, settings["optimizer"], budget)
+        if effort.planner != "search":
+            found[f"auto, budget {budget:g}"] = local
+            continue
+        known = levels[effort.sweeps]
+        search = search_orders(
+            lambda order, known=known: known[places[tuple(names[i] for i in order)]],
+            len(names), effort.tries, [first, first[::-1]],
+        )  # fmt: skip
+        found[f"auto, budget {budget:g}"] = {
+            "order": [names[i] for i in search.order],
+            "cost": local["cost"] + effort.sweeps * effort.tries / k,
+        }
     return found
 
 

@@ -12,6 +12,7 @@ from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.effects import predict_order_effect
 from lietoolkit.order.from_end import plan_from_end
+from lietoolkit.order.search import search_orders
 from lietoolkit.order.stepsize import lambda_max, step_size
 from lietoolkit.order.tournament import Tournament, tournament
 from lietoolkit.planning import OrderPlan, plan_order
@@ -40,6 +41,7 @@ __all__ = [
     "plan_order",
     "predict_order_effect",
     "run_schedules",
+    "search_orders",
     "step_size",
     "tournament",
     "verify_plan",

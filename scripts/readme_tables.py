@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -89,28 +90,32 @@ def orders_table(results: list[dict]) -> str:
 
 
 def frontier_table(results: list[dict]) -> str:
-    """Some planners of every cell, beside random search for the same money."""
+    """At every budget: what "auto" gains, random search, and the best of all baselines."""
     if not results:
         return NONE_YET
-    head = ["model", "trained with", "draws", "planner", "training runs",
-            "gap share, 95 % interval", "random search at that cost"]  # fmt: skip
+    head = ["model", "objective", "trained with", "sources", "draws", "budget, training runs",
+            "auto, gap share, 95 % interval", "random search", "best baseline, in hindsight",
+            "planning from the end"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
         settings, rows = result["settings"], frontier.standings(result)
-        k = settings["steps"]
-        trained = f"{settings['optimizer']}, {k} steps, {settings['schedule']}"
-        wanted = ["tournament, local", "solo gain, small first", "solo gain, large first"]
-        wanted += [f"from the end, exact, m={m}" for m in dict.fromkeys((1, max(1, k // 4), k))]
-        for planner in wanted:
-            cost = sum(rows[planner]["cost"]) / len(rows[planner]["cost"])
-            # The best of as many runs as the money pays for, and of one where it pays for less.
-            at_least = min(frontier.RANDOM, key=lambda b: abs(b - max(1.0, cost)))
-            by_luck = rows[f"random, best of {at_least}"]["gap share"]
-            mean, low, high = summary(rows[planner]["gap share"])
+        share = {name: mean(row["gap share"]) for name, row in rows.items()}
+        cost = {name: mean(row["cost"]) for name, row in rows.items()}
+        trained = f"{settings['optimizer']}, {settings['steps']} steps, {settings['schedule']}"
+        for budget in frontier.BUDGETS:
+            auto = rows[f"auto, budget {budget:g}"]["gap share"]
+            center, low, high = summary(auto)
+            affordable = [name for name in rows if cost[name] <= budget + 0.01]
+            simple = [n for n in affordable if n.endswith(("small first", "large first"))]
+            planned = [n for n in affordable if n.startswith("from the end, exact, m=")]
+            best = max(simple, key=share.__getitem__, default=None)
             lines.append([
-                settings["model"], trained, str(len(by_luck)), planner, f"{cost:.2f}",
-                f"{mean:.2f} ({low:.2f} to {high:.2f})",
-                f"{sum(by_luck) / len(by_luck):.2f} (best of {at_least})",
+                settings["model"], "" if settings["model"] == "networks" else settings["objective"],
+                trained, str(settings["sources"]), str(len(auto)), f"{budget:g}",
+                f"{center:.2f} ({low:.2f} to {high:.2f})",
+                f"{share[f'random, best of {max(1, int(budget))}']:.2f}",
+                f"{share[best]:.2f} ({best})" if best else "",
+                f"{share[max(planned, key=cost.__getitem__)]:.2f}" if planned else "",
             ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

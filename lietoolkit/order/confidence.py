@@ -37,7 +37,7 @@ class Resampler:
         g = torch.stack([p.g for source in parts for p in source])
         v = torch.stack([p.v for source in parts for p in source])
         self.products = (g @ v.T).cpu()
-        self.likeness = _cosines(g) + _cosines(v)
+        self.likeness = _cosines(v)
 
     def deviations(self, resamples: int = 200, seed: int = 0) -> Tensor:
         """Resampled minus mean sigma, [resamples, N, N] float64, loss per squared step size."""
@@ -61,9 +61,10 @@ class Resampler:
 
         A permutation test: if all sources were random parts of one, any deal of the chunks would
         be as likely as the one that is. The statistic is the mean cosine of two chunks of one
-        source, of their gradients and of their products. The true deal counts as one of the deals,
-        so that the result is at least 1/(permutations + 1). Where it is large, sources cannot be
-        told apart, and no order of them can be told from another.
+        source, of their products with the target's gradient: at a model that has learned a source,
+        its rows' gradients are all noise, and their products still tell it from others. The true
+        deal counts as one of the deals, so that the result is at least 1/(permutations + 1). Where
+        it is large, sources cannot be told apart, and no order of them from another.
 
         Args:
             permutations: random deals; each source keeps its number of chunks.

@@ -15,8 +15,10 @@ LEAST_SHARE = 0.2
 # Orders rehearsed as a whole after planning from the end: its own, the tournament's, and both in
 # reverse.
 COMPARED = 4
-# A search tries MANY orders, but FEW rather than with less than GOOD of a stage's gradients.
-MANY, FEW, GOOD = 8, 4, 0.25
+# With so many training runs to spend, a search had better take whole ones: with AdamW on a language
+# model, few gradients a stage misjudge orders. With less, a part of a stage's gradients must do.
+WHOLE_RUNS = 2.0
+PART, LEAST_FOR_PART = 0.25, 0.5
 # Above this chance, sources that were random parts of one would look as distinct as these.
 ALIKE = 0.05
 
@@ -48,8 +50,9 @@ def choose_effort(
     """The planner that measured best at a price of at most ``budget`` training runs.
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
-    orders are rehearsed, with m gradients in place of the k of a stage, at m/k of a run each, and
-    a search says which ones (``search_orders``).
+    a search says which orders to try (``search_orders``): with whole training runs where at least
+    two can be paid for, else rehearsed with m gradients in place of the k of a stage, at m/k of a
+    run each.
 
     Args:
         sources: N. steps: k. optimizer: its name.
@@ -58,7 +61,7 @@ def choose_effort(
 
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
     >>> effort.planner, effort.sweeps, effort.tries
-    ('search', 10, 8)
+    ('search', 20, 4)
     >>> choose_effort(5, 1, "sgd").planner
     'tournament'
     """
@@ -74,8 +77,11 @@ def choose_effort(
         )
     if planner == "auto" and steps == 1 and optimizer == "sgd":
         return Effort("tournament", why="one step of plain SGD is what the local score predicts")
-    many, few = (int(budget * steps / tries + 1e-9) for tries in (MANY, FEW))
-    sweeps = max(1, min(steps, max(many, min(few, math.ceil(GOOD * steps)))))
+    sweeps = 1
+    if budget >= WHOLE_RUNS:
+        sweeps = steps
+    elif budget >= LEAST_FOR_PART:
+        sweeps = math.ceil(PART * steps)
     tries = int(budget * steps / sweeps + 1e-9)
     words = f"{steps} steps with {optimizer} are beyond the local score"
     if tries < 2 and planner == "auto":

@@ -182,7 +182,8 @@ def neighbors(
         if chosen.searched is not None:
             order = [t.names.index(name) for name in chosen.order]
             turned = [j if x == i else i if x == j else x for x in order]
-            effect = chosen.searched.expected(order) - chosen.searched.expected(turned)
+            kept, swapped = chosen.searched.expected([order, turned])
+            effect = float(kept - swapped)
         if chosen.rounds:
             # The round that placed the second source.
             asked = [r for r in chosen.rounds if first in r and second in r]

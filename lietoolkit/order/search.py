@@ -36,9 +36,9 @@ class Searched:
     tried: list[list[int]]
     losses: list[float]
 
-    def expected(self, order: Sequence[int]) -> float:
-        """The loss to expect of any order, given those that were tried."""
-        return float(_surrogate(self.tried, self.losses, [order])[0][0])
+    def expected(self, orders: Sequence[Sequence[int]]) -> Array:
+        """The losses to expect of any orders, given those that were tried, [len(orders)]."""
+        return _surrogate(self.tried, self.losses, orders)[0]
 
 
 def search_orders(
