@@ -482,13 +482,11 @@ def test_parts_of_one_source_keep_their_order():
     rows = sft_families(seed=0, rows=48, split="train")
     parts = {f"part {i}": rows["copy"][12 * i : 12 * i + 12] for i in (2, 0, 3, 1)}
     families = {name: rows[name][:12] for name in ("plural", "addition", "copy", "sort")}
-    run = {"steps": 20, "lr": 1e-4, "budget": 0.2, "batch_size": 12, "geometry": False}
-    target = sft_families(seed=0, rows=8, split="eval")["past_tense"]
-    for sources, planner in ((parts, "given"), (families, "search")):
-        plan = lt.plan_order("course", sources, target, **run)
-        assert plan.planner == planner, plan.effort["why"]
-        assert (plan.order == list(sources)) or planner != "given"
+    run = {"steps": 20, "lr": 1e-4, "budget": 0.1, "batch_size": 12, "max_length": 48}
+    run |= {"forgetting": False, "geometry": False, "dtype": "float32"}
+    target = sft_families(seed=0, rows=6, split="eval")["past_tense"]
     kept = lt.plan_order("course", parts, target, constraints=["part 1 first"], **run)
+    assert kept.planner == "given" and "no evidence" in kept.effort["why"]
     assert kept.order == ["part 1", "part 2", "part 0", "part 3"]
-    # Who names a planner gets it.
-    assert lt.plan_order("course", parts, target, planner="search", **run).planner == "search"
+    planned = lt.plan_order("course", families, target, **run)
+    assert planned.planner == "search", planned.effort["why"]

@@ -90,10 +90,11 @@ def choose_effort(
             why=f"{words}, but two orders rehearsed with one gradient a stage already cost "
             f"{2 / steps:.2g} training runs and the budget is {budget:g}",
         )
-    return Effort(
-        "search", sweeps, max(2, tries),
-        f"{words}; {max(2, tries)} orders tried with {sweeps} of {steps} gradients a stage",
-    )  # fmt: skip
+    tries = max(2, tries)
+    how = f"rehearsed with {sweeps} of {steps} gradients a stage"
+    if sweeps == steps:
+        how = "trained whole"
+    return Effort("search", sweeps, tries, f"{words}; {tries} orders {how}")
 
 
 def abstain(t: Tournament, seed: int = 0) -> Effort | None:

@@ -96,11 +96,14 @@ def _sentence(text: str) -> str:
 def _rehearsed(plan: Mapping[str, Any]) -> Limit:
     sweeps, steps = plan["effort"].get("sweeps", 1), plan["steps"]
     tries = plan["effort"].get("tries", 0)
+    how = "trained for real" if sweeps >= steps else (
+        f"rehearsed, each with {sweeps} gradient{'s' * (sweeps != 1)} in place of the {steps} "
+        "steps of a stage"
+    )  # fmt: skip
     text = (
-        f"The order is the best of {tries} that were rehearsed, each with {sweeps} "
-        f"gradient{'s' * (sweeps != 1)} in place of the {steps} steps of a stage; a larger "
-        "--budget tries more of them, more closely. The matrix of pairs and the explorer show "
-        "effects of short steps, which the order was not chosen by."
+        f"The order is the best of {tries} that were {how}; a larger --budget tries more. The "
+        "matrix of pairs and the explorer show effects of short steps, which the order was not "
+        "chosen by."
     )
     return Limit("ok" if 4 * sweeps >= steps else "caution", "Number of steps", text)
 

@@ -9,7 +9,7 @@ from lietoolkit import plots
 from lietoolkit.plots import loss_text
 from lietoolkit.report.blocks import Block, bullets, figure, from_html, paragraph, safe, table
 from lietoolkit.report.checked import index_of, runs_of, steps_text
-from lietoolkit.report.limits import limits, verdict
+from lietoolkit.report.limits import REHEARSED, limits, verdict
 
 __all__ = [
     "against_reverse",
@@ -102,11 +102,15 @@ def against_reverse(plan: Plan) -> list[Block]:
         row = ["weighted sum", "", "", loss_text(_weighted(plan)), ""]
         row += [loss_text(run["measured"][a] - run["measured"][b]) for _, a, b, run in measured]
         rows.append(row)
+    small = all(
+        abs(target["plan_vs_reverse"]) < 0.01 * (target.get("loss") or 1.0)
+        for target in plan["targets"].values()
+    )
     note = paragraph(
         "Negative numbers mean that the plan ends with the lower loss.",
         _loss_in_words(plan),
         f"These differences come from {steps_text(plan['steps'])} on each source at a step size of "
-        f"{plan['lr']:.3g}, so they are small; their sign is what counts.",
+        f"{plan['lr']:.3g}{', so they are small; their sign is what counts' if small else ''}.",
     )
     return [table(head, rows), note]
 
@@ -283,7 +287,10 @@ def _how_sure(plan: Plan) -> list[str]:
             f"plan came <strong>{run['rank']} of {run['n']}</strong>, {verdict(run['percentile'])}"
             f"{_horizon_note(plan, steps)}."
         )
-    if not runs:
+    if plan["planner"] in REHEARSED and plan["effort"].get("sweeps", 1) >= plan["steps"]:
+        tries = plan["effort"].get("tries", 0)
+        lines.append(f"Chosen as the best of {tries} orders that were trained for real.")
+    elif not runs:
         lines.append("Not checked by training. This is a prediction.")
     return lines
 
