@@ -21,6 +21,9 @@ from common import summary  # noqa: E402
 from orders import standings  # noqa: E402
 from pairs import accuracies  # noqa: E402
 
+from lietoolkit.order.effort import ALIKE  # noqa: E402
+from lietoolkit.statistics import wilson_interval  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 NONE_YET = "*No results in `benchmarks/results` yet.*"
 # Both directions of each baseline in one cell.
@@ -137,8 +140,26 @@ def costs_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def abstention_table(results: list[dict]) -> str:
+    """How often the order is kept as given, of parts of one source and of families."""
+    if not results:
+        return NONE_YET
+    head = ["model", "objective", "random parts of one family: order kept, 95 % interval",
+            "different families: order kept"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        line = [result["settings"]["model"], result["settings"]["objective"]]
+        for kind in ("parts", "families"):
+            p = [draw[kind] for draw in result["draws"].values()]
+            kept = sum(x > ALIKE for x in p)
+            low, high = wilson_interval(kept, len(p))
+            line.append(f"{kept} of {len(p)} ({percent(low)} to {percent(high)})")
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def read_results(folder: Path, kind: str) -> list[dict]:
-    """Results of one benchmark ("pairs", "orders", "frontier" or "hvp"), real models first."""
+    """Results of one benchmark, "pairs" or "orders" and so on, real models first."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
     return sorted(found, key=lambda r: r["settings"]["model"] == "course")
 
@@ -162,6 +183,7 @@ def main() -> None:
         "pairs": pairs_table(read_results(RESULTS, "pairs")),
         "orders": orders_table(read_results(RESULTS, "orders")),
         "frontier": frontier_table(read_results(RESULTS, "frontier")),
+        "abstention": abstention_table(read_results(RESULTS, "abstention")),
         "costs": costs_table(read_results(RESULTS, "hvp")),
     }
     filled = fill(text, tables)
