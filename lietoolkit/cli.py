@@ -89,23 +89,23 @@ def plan(
     _writable(out)
     data = read_sources(source or [], sources, objective, seed)
     aims, weights = read_targets(target or [], data, objective, seed)
-    made = plan_order(
-        model, data, aims, objective, lr, steps, optimizer, planner, budget=budget, method=method,
-        weights=weights, constraints=constraint or (), schedule=schedule, warmup=warmup,
-        batch_size=batch_size, batches=batches, max_length=max_length, microbatch=microbatch,
-        parameters=parameters, device=device, seed=seed, trust_remote_code=trust_remote_code,
-        progress=True,
-    )  # fmt: skip
-    made.save(out)
-    if verify:
-        try:
+    try:
+        made = plan_order(
+            model, data, aims, objective, lr, steps, optimizer, planner, budget=budget,
+            method=method, weights=weights, constraints=constraint or (), schedule=schedule,
+            warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
+            microbatch=microbatch, parameters=parameters, device=device, seed=seed,
+            trust_remote_code=trust_remote_code, folder=out / "tried", progress=True,
+        )  # fmt: skip
+        made.save(out)
+        if verify:
             made = verify_plan(
                 made, verify, steps=verify_steps, folder=out / "verify", progress=True
             )
-        except KeyboardInterrupt:
-            typer.echo("\nStopped. Finished orders are kept; the same command continues.", err=True)
-            raise
-        made.save(out)
+            made.save(out)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. Finished orders are kept; the same command continues.", err=True)
+        raise
     typer.echo(ranking(made))
     if report:
         _write_report(out / "plan.json", out)

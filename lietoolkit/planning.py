@@ -169,6 +169,7 @@ def plan_order(
     dtype: str = "auto",
     seed: int = 0,
     trust_remote_code: bool = False,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> OrderPlan:
     r"""Recommend an order to train several sources in, before any training.
@@ -207,6 +208,7 @@ def plan_order(
             parameters on the CPU, where it costs little and no effect drowns in rounding.
         seed: of the rows drawn and the bootstrap.
         trust_remote_code: allow a model to bring its own code.
+        folder: where orders tried by a search are kept; the same call continues from there.
         progress: show progress bars.
 
     Raises:
@@ -257,7 +259,7 @@ def plan_order(
             chosen = recommend(
                 effort, t, made, aims, weights, theta, optimizer,
                 lambda_max=max(rule.lambda_max.values()), schedule=schedule, warmup=warmup,
-                hvp=hvp, forgetting=forgetting, progress=progress,
+                hvp=hvp, forgetting=forgetting, folder=folder, progress=progress,
             )  # fmt: skip
             plane = _plane(t, made, aims, weights, theta, progress) if geometry else None
     notes += [rule.note] if rule.note else []

@@ -422,7 +422,7 @@ def test_a_rehearsal_at_a_smaller_step_says_so(curvature, smaller):
     sources = dict(zip("abc", networks(3, 3), strict=True))
     target, theta = networks(4, 3)[-1], network_start(3)
     t = lt.tournament(sources, target, theta, lr=1e-2, steps=10)
-    effort = choose_effort(3, 10, "sgd", 2.0)
+    effort = choose_effort(3, 10, "sgd", 1.0)
     chosen = recommend(
         effort, t, sources, {"e": target}, {"e": 1.0}, theta, optimizer_from("sgd"),
         lambda_max=curvature, forgetting=False,
@@ -490,3 +490,29 @@ def test_parts_of_one_source_keep_their_order():
     assert kept.order == ["part 1", "part 2", "part 0", "part 3"]
     planned = lt.plan_order("course", families, target, **run)
     assert planned.planner == "search", planned.effort["why"]
+
+
+def test_a_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    """Killed after two of four orders, it trains the other two only, and finds the same plan."""
+    run = {"steps": 3, "optimizer": "adamw", "planner": "search", "budget": 4.0, "chunks": 1}
+    whole = plan_of(**run)
+    tried = lt.run_schedules
+    calls = []
+
+    def stops(*args, **settings):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(args[3])
+        return tried(*args, **settings)
+
+    monkeypatch.setattr("lietoolkit.order.recommend.run_schedules", stops)
+    with pytest.raises(KeyboardInterrupt):
+        plan_of(**run, folder=tmp_path)
+    monkeypatch.undo()
+    resumed = plan_of(**run, folder=tmp_path)
+    assert resumed.order == whole.order and resumed.confidence == whole.confidence
+    again = plan_of(**run, folder=tmp_path)
+    # Two orders of three steps a source, and the losses read at their ends, a third of a gradient.
+    saved = 2 * (3 * len(SOURCES) + (1 + len(SOURCES)) / 3)
+    assert resumed.cost["total"] == pytest.approx(whole.cost["total"] - saved)
+    assert again.cost["total"] < resumed.cost["total"]

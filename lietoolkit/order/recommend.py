@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def recommend(
     warmup: int = 0,
     hvp: str = "auto",
     forgetting: bool = True,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> Recommendation:
     """Find the order with the chosen effort, and what it changes against its reverse.
@@ -80,6 +82,7 @@ def recommend(
         lambda_max: largest curvature of the sources; needed to rehearse SGD and momentum.
         hvp: how products are made.
         forgetting: predict what the order does to each source's own loss.
+        folder: where the orders that were tried are kept, to resume after an interruption.
         progress: show progress bars.
     """
     before = parse_constraints(t.constraints, t.names)
@@ -102,7 +105,9 @@ def recommend(
     if lr < t.lr:
         smaller = f"rehearsed at lr {lr:.2g} to stay stable, so real changes are larger"
         effort = replace(effort, why=f"{effort.why}; {smaller}")
-    read = [*targets.values(), *(sources.values() if forgetting else ())]
+    read = {f"target {name}": objective for name, objective in targets.items()}
+    if forgetting:
+        read |= {f"source {name}": objective for name, objective in sources.items()}
     ends: dict[tuple[int, ...], Tensor] = {}
 
     def rehearse(order: Sequence[int]) -> Tensor:
@@ -110,8 +115,8 @@ def recommend(
         key = tuple(order)
         if key not in ends:
             ends[key] = run_schedules(
-                sources, {str(i): objective for i, objective in enumerate(read)}, theta,
-                [[t.names[i] for i in order]], lr, t.steps, optimizer, sweeps=effort.sweeps, **run,
+                sources, read, theta, [[t.names[i] for i in order]], lr, t.steps, optimizer,
+                sweeps=effort.sweeps, folder=folder, **run,
             )[0]  # fmt: skip
         return ends[key]
 
@@ -135,8 +140,9 @@ def recommend(
     with tqdm(total=effort.tries, desc="orders", disable=not progress) as bar:
 
         def tried(order: list[int]) -> float:
+            loss = weighted(order)
             bar.update()
-            return weighted(order)
+            return loss
 
         found = search_orders(tried, len(t.names), effort.tries, first, before)
     changes = (rehearse(found.order) - rehearse(found.order[::-1])).tolist()
@@ -210,8 +216,8 @@ def rehearsal_lr(
     >>> rehearsal_lr(0.1, SGD(), lambda_max=2.0, sweeps=1, steps=20)
     0.025
     """
-    if optimizer.name == "adamw" or lambda_max <= 0:
-        return lr  # adaptive steps do not grow with the gradient
+    if sweeps >= steps or optimizer.name == "adamw" or lambda_max <= 0:
+        return lr  # nothing is held, or adaptive steps do not grow with the gradient
     longest = HELD_STEP * (1 - getattr(optimizer, "beta", 0.0)) / lambda_max
     return min(lr, longest * sweeps / steps)
 
