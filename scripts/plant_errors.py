@@ -10,6 +10,7 @@ must pass without a mistake. Children are forked after the slow imports (POSIX o
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import os
@@ -146,7 +147,7 @@ MISTAKES = (
             "int(budget * steps / sweeps + 1e-9)", "int(2 * budget * steps / sweeps)",
             "test_planning"),
     Mistake("sources alike taken for distinct", "order/confidence.py",
-            "likeness >= likeness[0]", "likeness <= likeness[0]", "test_planning"),
+            "likeness >= likeness[0]", "likeness <= likeness[0]", "test_order"),
     Mistake("weights of targets ignored", TOURNAMENT,
             "weights[name] * tensor for name", "tensor for name", "test_order"),
 )  # fmt: skip
@@ -226,7 +227,9 @@ def plant(copy: Path, mistake: Mistake, log: Path) -> str:
 
 def main() -> None:
     begin = time.perf_counter()
-    word = " ".join(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("word", nargs="*", help="only mistakes whose name holds these words")
+    word = " ".join(parser.parse_args().word)
     chosen = [mistake for mistake in MISTAKES if word in mistake.what]
     for name in SLOW_IMPORTS:
         with contextlib.suppress(ImportError):

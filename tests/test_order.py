@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import lietoolkit as lt
 from lietoolkit.geometry.storage import Stored, stored_gram
 from lietoolkit.order.baselines import baseline_orders, solo_gain
+from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, order_value, search_order
 from lietoolkit.order.schedule_bracket import order_against_reverse
@@ -310,3 +311,24 @@ def test_bad_calls_are_explained() -> None:
     bad = dict(case["sources"], bad=lt.Objective(lambda x: x.sum() * float("nan")))
     with pytest.raises(lt.InputError, match="source 'bad': expected a finite loss and gradient"):
         lt.tournament(bad, *run)
+
+
+def parts_of(shift: float, seed: int) -> Resampler:
+    """Three sources of four chunks, whose products lie ``shift`` apart beside noise of size one."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(32, generator=draw)
+
+    middles = [shift * noise() for _ in range(3)]
+    return Resampler(
+        [[Part(0.25, noise(), middle + noise()) for _ in range(4)] for middle in middles]
+    )
+
+
+def test_sources_that_differ_are_told_apart_and_parts_of_one_are_not():
+    """Under exchangeability the test's p is uniform: at most one in 20 falls below 0.05."""
+    alike = [parts_of(0.0, seed).chance(200) for seed in range(100)]
+    assert sum(p <= 0.05 for p in alike) <= 12  # 5 expected; more than 12 in 1 of 400 cases
+    assert 0.35 < sum(alike) / 100 < 0.65
+    assert all(parts_of(1.0, seed).chance(200) < 0.05 for seed in range(10))
