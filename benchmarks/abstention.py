@@ -10,7 +10,6 @@ draws that are there are kept.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save, settings_of
+from common import begun, objectives_of, rows_of, save
 
 import lietoolkit as lt
 from lietoolkit.order.effort import ALIKE
@@ -30,8 +29,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(1)
     path = Path(args.out) / f"{args.model}-{args.objective}.json"
-    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    result["settings"], result["environment"] = settings_of(args), environment()
+    result = begun(path, args)
     model, tokenizer = load_model(args.model)
     space = lt.ParameterSpace(model)
     for draw in range(args.draws):

@@ -91,6 +91,12 @@ def summary(values: list[float]) -> tuple[float, float, float]:
     return float(np.mean(values)), float(low), float(high)
 
 
+def begun(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The draws that are there already, with the settings and environment of this call."""
+    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
+    return result | {"settings": settings_of(args), "environment": environment()}
+
+
 def save(path: Path, result: dict[str, Any]) -> None:
     """Write JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)

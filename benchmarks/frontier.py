@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save, settings_of, summary
+from common import begun, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -45,8 +44,7 @@ def main() -> None:
     cell = f"{args.model}-{args.objective}-n{args.sources}-k{args.steps}-{args.optimizer}"
     cell += f"-{args.schedule}" + (f"-lr{args.lr:g}" if args.lr else "")
     path = Path(args.out) / f"{cell}.json"
-    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    result["settings"], result["environment"] = settings_of(args), environment()
+    result = begun(path, args)
     for draw in range(args.draws):
         if str(draw) not in result["draws"]:
             result["draws"][str(draw)] = run_draw(args, draw, path.with_suffix(""))

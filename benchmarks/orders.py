@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save, settings_of, summary
+from common import begun, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -33,8 +32,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     out = Path(args.out) / f"{args.model}-{args.objective}-k{args.steps}"
     path = out.with_suffix(".json")
-    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    result["settings"], result["environment"] = settings_of(args), environment()
+    result = begun(path, args)
     for draw in range(args.draws):
         if str(draw) not in result["draws"]:
             result["draws"][str(draw)] = run_draw(args, draw, out)

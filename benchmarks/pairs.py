@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import environment, objectives_of, rows_of, save, settings_of
+from common import begun, objectives_of, rows_of, save
 
 import lietoolkit as lt
 from lietoolkit.order.stepsize import step_size
@@ -37,9 +36,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     out = Path(args.out) / f"{args.model}-{args.objective}{'-' + args.tag if args.tag else ''}"
     path = out.with_suffix(".json")
-    result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    # Where files lay on one machine says nothing to a reader of the results.
-    result["settings"], result["environment"] = settings_of(args), environment()
+    result = begun(path, args)
     for draw in range(args.draws):
         run_draw(args, draw, out, path, result)
     save(path, result)

@@ -58,7 +58,7 @@ def plan(
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
     optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
     planner: Annotated[str, typer.Option(help="auto, tournament, search or from-end")] = "auto",
-    budget: Annotated[float, typer.Option(help="training runs that planning may cost")] = 4.0,
+    budget: Annotated[float, typer.Option(help="training runs that trying orders may cost")] = 4.0,
     method: Annotated[str, typer.Option(help="local, trotter or stage")] = "local",
     schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
     warmup: Annotated[int, typer.Option(help="steps of linear increase at the start")] = 0,

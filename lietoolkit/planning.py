@@ -24,6 +24,7 @@ from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.effort import PLANNERS, abstain, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import neighbors, recommend
+from lietoolkit.order.search import Searched
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
@@ -47,6 +48,7 @@ class Material:
     targets: dict[str, Objective]
     theta: Tensor
     optimizer: Optimizer
+    searched: Searched | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ def plan_order(
             by those before), "from-end" (rehearsed backward induction), or "auto": what measured
             best for these settings within the budget; the sources' own order ("given" in the
             plan) where they cannot be told apart.
-        budget: training runs that rehearsals may cost.
+        budget: training runs that trying orders may cost; the tournament comes on top, and one
+            more order where the reverse of the best was not among those tried.
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
@@ -312,7 +315,7 @@ def plan_order(
         seconds=time.perf_counter() - start,
         versions=versions(),
         hardware=hardware(space.device),
-        material=Material(made, aims, theta, optimizer),
+        material=Material(made, aims, theta, optimizer, chosen.searched),
     )
 
 

@@ -19,7 +19,6 @@ from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
-from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.planning import Material, OrderPlan
 from lietoolkit.tasks.objective import ModelObjective
 from lietoolkit.training.schedules import check_run
@@ -169,7 +168,7 @@ def _run(
     )  # fmt: skip
     weights = np.array([plan.targets[name]["weight"] for name in material.targets])
     measured = losses.numpy() @ weights
-    predicted = _predictions(plan, material, list(chosen), steps, weights)
+    predicted = _predictions(plan, material, list(chosen), steps)
     others = measured[1:]
     worse = float((others > measured[0]).sum() + 0.5 * (others == measured[0]).sum())
     return {
@@ -191,23 +190,17 @@ def _predictions(
     material: Material,
     orders: Sequence[Sequence[str]],
     steps: int,
-    weights: np.ndarray,
 ) -> np.ndarray:
     """Predicted losses of orders, up to a constant: the way the plan was made, at these steps."""
-    if plan.planner in ("search", "from-end"):
-        sweeps = min(plan.effort["sweeps"], steps)
-        stiffest = max(plan.lr_rule["lambda_max"].values())
-        lr = rehearsal_lr(plan.lr, material.optimizer, stiffest, sweeps, steps)
-        rehearsed = run_schedules(
-            material.sources, material.targets, material.theta, orders, lr, steps,
-            material.optimizer, schedule=plan.schedule, warmup=plan.warmup, sweeps=sweeps,
-        )  # fmt: skip
-        return rehearsed.numpy() @ weights
+    index = {name: i for i, name in enumerate(plan.names)}
+    places = [[index[name] for name in order] for order in orders]
+    if material.searched is not None:
+        # What the tries taught, also of orders that were not among them.
+        return material.searched.expected(places)
     # Local effects grow with the square of the steps; a stage commutator belongs to its own.
     growth = 1.0 if plan.method == "stage" else (steps / plan.steps) ** 2
     matrix = growth * np.array(plan.matrix)
-    index = {name: i for i, name in enumerate(plan.names)}
-    return np.array([order_value(matrix, [index[n] for n in order]) for order in orders])
+    return np.array([order_value(matrix, order) for order in places])
 
 
 def _floor(material: Material, weights: np.ndarray) -> float:

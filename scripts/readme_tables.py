@@ -97,8 +97,8 @@ def frontier_table(results: list[dict]) -> str:
     if not results:
         return NONE_YET
     head = ["model", "objective", "trained with", "sources", "draws", "budget, training runs",
-            "auto, gap share, 95 % interval", "random search", "best baseline, in hindsight",
-            "planning from the end"]  # fmt: skip
+            "spent with the tournament", "auto, gap share, 95 % interval", "random search",
+            "best baseline, in hindsight", "planning from the end"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
         settings, rows = result["settings"], frontier.standings(result)
@@ -108,15 +108,16 @@ def frontier_table(results: list[dict]) -> str:
         for budget in frontier.BUDGETS:
             auto = rows[f"auto, budget {budget:g}"]["gap share"]
             center, low, high = summary(auto)
-            affordable = [name for name in rows if cost[name] <= budget + 0.01]
+            spent = cost[f"auto, budget {budget:g}"]
+            affordable = [name for name in rows if cost[name] <= spent + 0.01]
             simple = [n for n in affordable if n.endswith(("small first", "large first"))]
             planned = [n for n in affordable if n.startswith("from the end, exact, m=")]
             best = max(simple, key=share.__getitem__, default=None)
             lines.append([
                 settings["model"], "" if settings["model"] == "networks" else settings["objective"],
-                trained, str(settings["sources"]), str(len(auto)), f"{budget:g}",
+                trained, str(settings["sources"]), str(len(auto)), f"{budget:g}", f"{spent:.2f}",
                 f"{center:.2f} ({low:.2f} to {high:.2f})",
-                f"{share[f'random, best of {max(1, int(budget))}']:.2f}",
+                f"{share[f'random, best of {max(1, int(spent))}']:.2f}",
                 f"{share[best]:.2f} ({best})" if best else "",
                 f"{share[max(planned, key=cost.__getitem__)]:.2f}" if planned else "",
             ])  # fmt: skip

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -516,3 +517,21 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     saved = 2 * (3 * len(SOURCES) + (1 + len(SOURCES)) / 3)
     assert resumed.cost["total"] == pytest.approx(whole.cost["total"] - saved)
     assert again.cost["total"] < resumed.cost["total"]
+
+
+def test_a_searched_plan_is_held_against_what_its_tries_predict():
+    """Predictions come from the tries; only what is measured is trained."""
+    plan = plan_of(steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)
+    with metered() as cost:
+        run = lt.verify_plan(plan, 6, steps=[3]).verification["steps"]["3"]
+    orders = [[plan.names.index(name) for name in order] for order in run["orders"]]
+    expected = plan.material.searched.expected(orders)
+    assert run["predicted"] == pytest.approx(expected - expected[0])
+    # All orders of three sources share prefixes: 3 + 6 + 6 stages of three steps; the rest is
+    # reading losses and each source alone.
+    assert cost.gradients < 3 * (3 + 6 + 6) + 3 * 3 + 20
+    # Where an order was tried, the prediction is its loss, but for the surrogate's noise.
+    seen = [order in plan.material.searched.tried for order in orders]
+    assert sum(seen) >= 4
+    gap = expected[seen] - np.array(run["measured"])[seen]
+    assert np.abs(gap).max() < 0.1 * np.ptp(run["measured"])

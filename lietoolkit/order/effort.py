@@ -15,8 +15,8 @@ LEAST_SHARE = 0.2
 # Orders rehearsed as a whole after planning from the end: its own, the tournament's, and both in
 # reverse.
 COMPARED = 4
-# With so many training runs to spend, a search had better take whole ones: with AdamW on a language
-# model, few gradients a stage misjudge orders. With less, a part of a stage's gradients must do.
+# With so many training runs to spend, a search had better take whole ones: on a language model, few
+# gradients a stage misjudge orders. With less, a part of a stage's gradients must do.
 WHOLE_RUNS = 2.0
 PART, LEAST_FOR_PART = 0.25, 0.5
 # Above this chance, sources that were random parts of one would look as distinct as these.
@@ -47,7 +47,7 @@ def choose_effort(
     budget: float = 4.0,
     planner: str = "auto",
 ) -> Effort:
-    """The planner that measured best at a price of at most ``budget`` training runs.
+    """The planner that measured best where trying orders may cost ``budget`` training runs.
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
     a search says which orders to try (``search_orders``): with whole training runs where at least
@@ -56,7 +56,7 @@ def choose_effort(
 
     Args:
         sources: N. steps: k. optimizer: its name.
-        budget: training runs that planning may cost.
+        budget: training runs that trying orders may cost.
         planner: "auto", or the one to use whatever the budget.
 
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
@@ -84,6 +84,8 @@ def choose_effort(
         sweeps = math.ceil(PART * steps)
     tries = int(budget * steps / sweeps + 1e-9)
     words = f"{steps} steps with {optimizer} are beyond the local score"
+    if planner == "search":
+        words = "asked for"
     if tries < 2 and planner == "auto":
         return Effort(
             "tournament",

@@ -12,7 +12,7 @@ __all__ = ["Limit", "limits", "verdict"]
 # Differences of float32 losses below this are rounding (Sweeney's follow-up practice, PAPER 3).
 FLOAT32_FLOOR = 2e-5
 _LOCAL = ("local", "trotter")
-# Planners that try whole orders with few gradients.
+# Planners that choose among whole orders which they tried.
 REHEARSED = ("search", "from-end")
 
 
