@@ -32,7 +32,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     kept = {
         k: v
         for k, v in vars(args).items()
-        if k not in ("out", "threads", "tag", "one", "peak", "curvlinops")
+        if k not in ("out", "threads", "tag", "one", "peak", "curvlinops", "variants", "repeats")
     }
     if kept.get("data"):
         kept["data"] = "/".join(Path(kept["data"]).parts[-2:])

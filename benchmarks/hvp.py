@@ -6,7 +6,7 @@
 Every variant is timed in turn with the plain gradient in one process, and its peak memory is read
 in a process of its own (Linux), model, batches and all vectors included. ``--curvlinops`` names the
 Python of another environment that has lietoolkit and curvlinops-for-pytorch (2.0; 3.0 does not
-differentiate SiLU).
+differentiate SiLU). ``--variants`` measures only some; the others are kept as they were.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args, args.one, args.peak)))
         return
-    rows = {}
-    for variant in (*VARIANTS, *(["curvlinops"] if args.curvlinops else [])):
+    path = Path(args.out) / f"{args.model}.json"
+    rows = json.loads(path.read_text())["rows"] if args.variants and path.exists() else {}
+    chosen = args.variants or [*VARIANTS, *(["curvlinops"] if args.curvlinops else [])]
+    for variant in chosen:
         python = args.curvlinops if variant == "curvlinops" else sys.executable
         timed = child(args, python, variant, peak=False)
         memory = child(args, python, variant, peak=True)
@@ -46,6 +48,7 @@ def main() -> None:
         rows[variant] = {
             "time": timed["ratio"],
             "spread": timed["spread"],
+            "repeats": args.repeats,
             "plain_seconds": timed["plain_seconds"],
             "memory": memory["bytes"] / plain["bytes"],
             "error": timed.get("error"),
@@ -57,7 +60,6 @@ def main() -> None:
             f"{row['plain_seconds']:.3f} s, relative error {row['error']}",
             flush=True,
         )
-    path = Path(args.out) / f"{args.model}.json"
     save(path, {"rows": rows, "settings": settings_of(args), "environment": environment()})
 
 
@@ -69,6 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, "curvlinops"])
     parser.add_argument("--curvlinops", help="Python of an environment that has curvlinops")
     parser.add_argument("--out", default="out/hvp")
     parser.add_argument("--one", help=argparse.SUPPRESS)

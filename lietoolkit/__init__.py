@@ -12,6 +12,7 @@ from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.effects import predict_order_effect
 from lietoolkit.order.from_end import plan_from_end
+from lietoolkit.order.replay import replay_orders
 from lietoolkit.order.search import search_orders
 from lietoolkit.order.stepsize import lambda_max, step_size
 from lietoolkit.order.tournament import Tournament, tournament
@@ -40,6 +41,7 @@ __all__ = [
     "plan_from_end",
     "plan_order",
     "predict_order_effect",
+    "replay_orders",
     "run_schedules",
     "search_orders",
     "step_size",

@@ -51,6 +51,13 @@ def plan(
     target: Annotated[
         list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
     ] = None,
+    objective_of: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=lm|sft|dpo, of a source or target that is not --objective"),
+    ] = None,
+    steps_of: Annotated[
+        list[str] | None, typer.Option(help="NAME=STEPS, of a source that is not --steps")
+    ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")
     ] = None,
@@ -96,6 +103,8 @@ def plan(
             warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
             microbatch=microbatch, parameters=parameters, device=device, seed=seed,
             trust_remote_code=trust_remote_code, folder=out / "tried", progress=True,
+            objective_of=named("objective-of", objective_of),
+            steps_of=named("steps-of", steps_of, int),
         )  # fmt: skip
         made.save(out)
         if verify:
@@ -155,18 +164,34 @@ def doctor(
     typer.echo(format_doctor(examine(model)))
 
 
+def named(
+    option: str, given: list[str] | None, kind: Callable[[str], Any] = str, example: str = ""
+) -> dict[str, Any]:
+    """NAME=VALUE options by name."""
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        try:
+            if not (equals and name and value):
+                raise ValueError
+            made = kind(value)
+        except ValueError:
+            shape = {"source": "FILE", "steps-of": "STEPS"}.get(option, "VALUE")
+            raise InputError(
+                f"--{option} {text!r}: expected NAME={shape}"
+                + (f", e.g. {example}" if example else "")
+            ) from None
+        if name in found:
+            raise InputError(f"--{option}: expected different names, found {name!r} twice")
+        found[name] = made
+    return found
+
+
 def read_sources(
     given: list[str], folder: Path | None, objective: str, seed: int = 0
 ) -> dict[str, Any]:
     """Sources by name from NAME=FILE options or a folder; the examples when there are none."""
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or not name or not path:
-            raise InputError(f"--source {text!r}: expected NAME=FILE, e.g. math=math.jsonl")
-        if name in found:
-            raise InputError(f"--source: expected different names, found {name!r} twice")
-        found[name] = path
+    found: dict[str, Any] = named("source", given, example="math=math.jsonl")
     if folder is not None:
         if not folder.is_dir():
             raise InputError(f"--sources: expected a folder, found {folder}")

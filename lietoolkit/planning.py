@@ -29,7 +29,7 @@ from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
-from lietoolkit.training.schedules import check_run
+from lietoolkit.training.schedules import check_run, steps_by_source
 
 if TYPE_CHECKING:
     import pandas
@@ -83,6 +83,8 @@ class OrderPlan:
     schedule: str
     warmup: int
     objective: str
+    objective_of: dict[str, str]
+    steps_of: dict[str, int]
     model: str
     parameters: dict[str, Any]
     device: str
@@ -153,6 +155,8 @@ def plan_order(
     method: str = "local",
     tokenizer: Any = None,
     weights: Mapping[str, float] | None = None,
+    objective_of: Mapping[str, str] | None = None,
+    steps_of: Mapping[str, int] | None = None,
     constraints: Sequence[str] = (),
     schedule: str = "constant",
     warmup: int = 0,
@@ -182,7 +186,8 @@ def plan_order(
         sources: name -> data: a file (JSONL, CSV, Parquet), a folder of text files, a data set
             name, rows, a ``datasets.Dataset``, ready batches, or an ``Objective``.
         target: data, as above, whose loss should end low; or several as {name: data}.
-        objective: "lm", "sft" or "dpo".
+        objective: "lm", "sft" or "dpo"; of every source and target that ``objective_of`` does not
+            name.
         lr: step size; default: the rule lr * lambda_max = 0.1 (AdamW: 1e-4).
         steps: steps per source.
         optimizer: "sgd", "momentum", "adamw" or a configuration.
@@ -195,6 +200,9 @@ def plan_order(
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
+        objective_of: the loss of single sources or targets, to plan stages of several kinds.
+        steps_of: steps of single sources, where their stages are longer or shorter; with the
+            planners "tournament" (not ``method="stage"``) and "search".
         constraints: "a before b", "a first", "a last"; obeyed exactly.
         schedule, warmup: of the step size over the whole run.
         batch_size, batches: rows in a batch, and batches read of each source and target.
@@ -224,6 +232,15 @@ def plan_order(
     optimizer = optimizer_from(optimizer)
     parse_constraints(constraints, list(sources))
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
+    losses = _losses({**sources, **targets}, objective, objective_of)
+    lengths = steps_by_source(sources, steps, steps_of)
+    steps = max(lengths.values())  # the longest stage is what shorter ones are a share of
+    steps_of = {name: own for name, own in lengths.items() if own != steps}
+    if steps_of and (planner == "from-end" or method == "stage"):
+        raise InputError(
+            "steps_of: expected none with planner='from-end' or method='stage', whose stages are "
+            "equally long; use planner='search'"
+        )
     weights = _weights(weights, targets)
     notes: list[str] = []
     network, tokenizer, label = resolve_model(
@@ -242,8 +259,8 @@ def plan_order(
             reference,
             seed,
         )
-        made = {name: build(data, name) for name, data in sources.items()}
-        aims = {name: build(data, name) for name, data in targets.items()}
+        made = {name: build(data, name, losses[name]) for name, data in sources.items()}
+        aims = {name: build(data, name, losses[name]) for name, data in targets.items()}
         notes += overlaps(made, aims) + build.notes
         theta = space.vector(share=isinstance(model, str))
         with metered() as cost:
@@ -254,8 +271,7 @@ def plan_order(
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
-                hvp=hvp, chunks=chunks, seed=seed,
-                progress=progress,
+                hvp=hvp, chunks=chunks, seed=seed, steps_of=steps_of, progress=progress,
             )  # fmt: skip
             if asked == "auto":
                 effort = abstain(t, seed) or effort
@@ -304,6 +320,8 @@ def plan_order(
         schedule=schedule,
         warmup=warmup,
         objective=objective,
+        objective_of={name: losses[name] for name in objective_of or {}},
+        steps_of=t.steps_of,
         model=label,
         parameters={"count": space.size, "pattern": parameters},
         device=str(space.device),
@@ -311,7 +329,7 @@ def plan_order(
         seed=seed,
         sources=build.reports,
         notes=notes,
-        cost={**cost.to_dict(), "training_runs": cost.total / (len(made) * steps)},
+        cost={**cost.to_dict(), "training_runs": cost.total / sum(lengths.values())},
         seconds=time.perf_counter() - start,
         versions=versions(),
         hardware=hardware(space.device),
@@ -346,6 +364,24 @@ def _check(
         if value not in allowed:
             raise InputError(f"{argument}: expected one of {', '.join(allowed)}; found {value!r}")
     check_run(1.0 if lr is None else lr, steps, schedule, warmup)
+
+
+def _losses(
+    data: Mapping[str, Any], objective: str, objective_of: Mapping[str, str] | None
+) -> dict[str, str]:
+    """The loss of each source and target."""
+    found = dict.fromkeys(data, objective)
+    for name, own in (objective_of or {}).items():
+        if name not in found:
+            raise InputError(
+                f"objective_of: {name!r} is no source or target; there are {', '.join(found)}"
+            )
+        if own not in OBJECTIVES:
+            raise InputError(
+                f"objective_of[{name!r}]: expected one of {', '.join(OBJECTIVES)}; found {own!r}"
+            )
+        found[name] = own
+    return found
 
 
 def _weights(weights: Mapping[str, float] | None, targets: Mapping[str, Any]) -> dict[str, float]:

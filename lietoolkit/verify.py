@@ -77,6 +77,7 @@ def _verified(
     gains = solo_gain(
         material.sources, target, material.theta, plan.lr, plan.steps,
         material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
+        steps_of=plan.steps_of,
     )  # fmt: skip
     plan = replace(
         plan, baselines=plan.baselines | baseline_orders({"solo gain": gains}, plan.constraints)
@@ -164,6 +165,8 @@ def _run(
     losses = run_schedules(
         material.sources, material.targets, material.theta, list(chosen), plan.lr, steps,
         material.optimizer, schedule=plan.schedule, warmup=plan.warmup, folder=folder,
+        steps_of={name: max(1, round(own * steps / plan.steps))
+                  for name, own in plan.steps_of.items()},
         progress=progress,
     )  # fmt: skip
     weights = np.array([plan.targets[name]["weight"] for name in material.targets])

@@ -74,6 +74,8 @@ def example_plan(seed=0, names=None, verified=True):
         "optimizer": "sgd",
         "schedule": "constant",
         "objective": "sft",
+        "objective_of": {},
+        "steps_of": {},
         "model": "course",
         "warmup": 0,
         "parameters": {"count": 1843200, "pattern": None},

@@ -29,7 +29,7 @@ from lietoolkit.training.reverse import (
     update,
 )
 from lietoolkit.training.schedules import check_run, step_sizes
-from lietoolkit.training.stages import shares
+from lietoolkit.training.stages import interleaved, shares
 
 EFFORTS = ("exact", "linear")
 
@@ -185,13 +185,8 @@ class _Run:
 
     def interleaved(self, names: Sequence[str]) -> Iterator[tuple[str, Step]]:
         """A run of these from the start, one step each in turn; every other sweep in reverse."""
-        n = len(names)
-        for sweep, share in enumerate(shares(self.steps, self.sweeps)):
-            turns = range(n) if sweep % 2 == 0 else reversed(range(n))
-            for turn in turns:
-                # Of all k rounds, so that fewer sweeps keep each source's step sizes.
-                places = [s * n + (turn if s % 2 == 0 else n - 1 - turn) for s in share]
-                yield names[turn], self._step(names[turn], sweep, places)
+        for turn, sweep, places in interleaved(len(names), self.steps, self.sweeps):
+            yield names[turn], self._step(names[turn], sweep, places)
 
     def stages(self, names: Sequence[str], place: int) -> Iterator[Step]:
         """One stage after the other, the first of them at this place of the order."""

@@ -96,7 +96,9 @@ def recommend(
             plan_vs_reverse={
                 name: against_reverse(matrix, t.names, order) for name, matrix in t.targets.items()
             },
-            forgetting=order_against_reverse(sources, order, theta, t.lr, t.steps, hvp, progress)
+            forgetting=order_against_reverse(
+                sources, order, theta, t.lr, t.steps, hvp, progress, t.steps_of
+            )
             if forgetting
             else {},
         )
@@ -116,7 +118,7 @@ def recommend(
         if key not in ends:
             ends[key] = run_schedules(
                 sources, read, theta, [[t.names[i] for i in order]], lr, t.steps, optimizer,
-                sweeps=effort.sweeps, folder=folder, **run,
+                sweeps=effort.sweeps, steps_of=t.steps_of, folder=folder, **run,
             )[0]  # fmt: skip
         return ends[key]
 
@@ -180,7 +182,7 @@ def neighbors(
     """
     survival = None
     if t.resampler is not None and chosen.searched is None:
-        survival = t.resampler.survival(t.matrix / (t.steps * t.lr) ** 2, resamples, seed)
+        survival = t.resampler.survival(t.sigma, resamples, seed)
     rows = []
     for first, second in itertools.pairwise(chosen.order):
         i, j = t.names.index(first), t.names.index(second)

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
+from lietoolkit.training.schedules import steps_by_source
 
 
 def schedule_bracket(
@@ -18,6 +19,7 @@ def schedule_bracket(
     theta: Tensor,
     hvp: str = "auto",
     progress: bool = False,
+    lengths: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, dict[str, Stored]]:
     r"""Displacement between an order and its reverse, per squared step size.
 
@@ -34,6 +36,7 @@ def schedule_bracket(
         theta: where, [P].
         hvp: how products are made.
         progress: show a progress bar.
+        lengths: of stages, in units of k, where they differ: they multiply a source's field.
 
     Returns:
         B [P], and each source's gradient, stored.
@@ -47,19 +50,22 @@ def schedule_bracket(
     [-12.0, 2.0]
     """
     full = fits_in_full(theta, len(order))
+    share = dict.fromkeys(order, 1.0) | dict(lengths or {})
     # What lies before a source, less what lies after it; one vector, moved along the order.
     v = torch.zeros_like(theta)
     gradients = {}
     for name in order:
         g = sources[name].gradient(theta, check=False)
-        v -= g
+        v.sub_(g, alpha=share[name])
         gradients[name] = Stored.of(g, full)
         del g
     total = torch.zeros_like(theta)
     for name in tqdm(order, desc="forgetting", disable=not progress):
-        v += gradients[name].load()
-        total += sources[name].gradient_and_hvp(theta, v, hvp, check=False)[1]
-        v += gradients[name].load()
+        v.add_(gradients[name].load(), alpha=share[name])
+        hv = sources[name].gradient_and_hvp(theta, v, hvp, check=False)[1]
+        total.add_(hv, alpha=share[name])
+        del hv  # or it would lie beside the next
+        v.add_(gradients[name].load(), alpha=share[name])
     return total, gradients
 
 
@@ -71,6 +77,7 @@ def order_against_reverse(
     steps: int = 1,
     hvp: str = "auto",
     progress: bool = False,
+    steps_of: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     r"""Predicted :math:`L_m(\pi) - L_m(\mathrm{reverse})` for every source m as a target.
 
@@ -78,7 +85,8 @@ def order_against_reverse(
 
     Args as in ``schedule_bracket``; in loss units.
     """
-    bracket, gradients = schedule_bracket(sources, order, theta, hvp, progress)
+    lengths = {n: k / steps for n, k in steps_by_source(sources, steps, steps_of).items()}
+    bracket, gradients = schedule_bracket(sources, order, theta, hvp, progress, lengths)
     effects = stored_gram(list(gradients.values()), [Stored.of(bracket, True)])[:, 0]
     scaled = ((steps * lr) ** 2 * effects).tolist()
     by_name = dict(zip(gradients, scaled, strict=True))

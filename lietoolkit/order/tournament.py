@@ -20,7 +20,7 @@ from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
 from lietoolkit.order.stage import stage_effects
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
-from lietoolkit.training.schedules import check_run, step_sizes
+from lietoolkit.training.schedules import check_run, step_sizes, steps_by_source
 
 METHODS = ("local", "trotter", "stage")
 RANKINGS = {"borda": borda_order, "exact": exact_order, "search": search_order}
@@ -40,6 +40,7 @@ class Tournament:
         cost: gradient equivalents spent.
         lr: step size. steps: steps per stage. method, optimizer: of the prediction.
         constraints: what every order obeys.
+        steps_of: steps of stages that are longer or shorter.
     """
 
     names: list[str]
@@ -53,12 +54,20 @@ class Tournament:
     method: str
     optimizer: str
     constraints: tuple[str, ...] = ()
+    steps_of: dict[str, int] = field(default_factory=dict)
     resampler: Resampler | None = field(default=None, repr=False)
 
     @property
     def scores(self) -> dict[str, float]:
         """Borda score of each source, its row sum, in loss units; the smallest goes first."""
         return dict(zip(self.names, self.matrix.sum(1).tolist(), strict=True))
+
+    @property
+    def sigma(self) -> Tensor:
+        r"""Order scores, [N, N] float64, in loss per squared step size: effects less
+        :math:`k_i k_j \eta^2`.
+        """
+        return self.matrix / _squared_steps(self.names, self.lr, self.steps, self.steps_of)
 
     @property
     def order(self) -> list[str]:
@@ -89,6 +98,7 @@ def tournament(
     hvp: str = "auto",
     chunks: int = 1,
     seed: int = 0,
+    steps_of: Mapping[str, int] | None = None,
     progress: bool = False,
 ) -> Tournament:
     r"""Score every pair of sources for a target, in N gradients and N Hessian-vector products.
@@ -113,6 +123,7 @@ def tournament(
         hvp: how products are made, see ``Objective.gradient_and_hvp``.
         chunks: parts each source is split into for the bootstrap; 1: no bootstrap ("stage": none).
         seed: of the bootstrap's random projection.
+        steps_of: steps of single sources whose stages are longer or shorter; not with "stage".
         progress: show a progress bar over sources.
 
     Raises:
@@ -131,6 +142,9 @@ def tournament(
     check_sources(sources)
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
+    lengths = steps_by_source(sources, steps, steps_of)
+    if steps_of and method == "stage":
+        raise InputError("steps_of: expected none with method='stage', whose stages are as long")
     parse_constraints(constraints, list(sources))
     targets = {"target": target} if isinstance(target, Objective) else dict(target)
     weights = {name: 1.0 for name in targets} | dict(weights or {})
@@ -139,7 +153,7 @@ def tournament(
     with metered() as cost:
         at = theta
         if method == "trotter":
-            at = theta - 2 * steps * lr * _mean_field(sources, theta)
+            at = theta - 2 * lr * _mean_field(sources, theta, lengths)
         losses, g_targets = {}, {}
         for name, objective in targets.items():
             value, g_targets[name] = objective.loss_and_gradient(at)
@@ -160,9 +174,10 @@ def tournament(
             )
             # All inner products in one pass over the gradients.
             products = stored_gram(g, [*itertools.chain(*v.values()), combined])
+            squared = _squared_steps(list(sources), lr, steps, lengths)
             *blocks, along = products.split([len(g)] * len(v) + [1], dim=1)
             matrices = {
-                name: (steps * lr) ** 2 * _effects(sources, block.cpu())
+                name: squared * _effects(sources, block.cpu())
                 for name, block in zip(v, blocks, strict=True)
             }
     return Tournament(
@@ -177,6 +192,7 @@ def tournament(
         method=method,
         optimizer=rule.name,
         constraints=tuple(constraints),
+        steps_of=dict(steps_of or {}),
         resampler=resampler,
     )
 
@@ -197,10 +213,21 @@ def _weighted(tensors: Mapping[str, Tensor], weights: Mapping[str, float]) -> Te
     return torch.stack([weights[name] * tensor for name, tensor in tensors.items()]).sum(0)
 
 
-def _mean_field(sources: Mapping[str, Objective], theta: Tensor) -> Tensor:
+def _squared_steps(
+    names: Sequence[str], lr: float, steps: int, steps_of: Mapping[str, int]
+) -> Tensor:
+    """k_i k_j lr^2, [N, N] float64."""
+    k = torch.tensor([steps_of.get(name, steps) for name in names], dtype=torch.float64)
+    return lr**2 * k.outer(k)
+
+
+def _mean_field(
+    sources: Mapping[str, Objective], theta: Tensor, lengths: Mapping[str, int]
+) -> Tensor:
+    """The mean of the sources' gradients times their steps, [P]."""
     total = torch.zeros_like(theta)
-    for source in sources.values():
-        total += source.gradient(theta, check=False)
+    for name, source in sources.items():
+        total.add_(source.gradient(theta, check=False), alpha=lengths[name])
     return total / len(sources)
 
 

@@ -225,6 +225,9 @@ def settings(plan: Plan) -> list[Block]:
     rows = [
         [_SETTINGS.get(key, key), _plain(plan[key])] for key in keys if plan.get(key) is not None
     ]
+    for key, what in (("objective_of", "other losses"), ("steps_of", "other stages, in steps")):
+        if plan[key]:
+            rows.append([what, "; ".join(f"{name}: {own}" for name, own in plan[key].items())])
     if plan["constraints"]:
         rows.append(["constraints", "; ".join(map(str, plan["constraints"]))])
     if plan["lr_rule"].get("note"):
@@ -302,9 +305,12 @@ def _horizon_note(plan: Plan, steps: int) -> str:
 
 
 def _loss_in_words(plan: Plan) -> str:
-    if plan["objective"] == "dpo":
-        return "The loss says how far the model is from preferring the chosen answers."
-    return "The loss is the model's mean surprise at the right next token, in nats."
+    losses = {plan["objective_of"].get(name, plan["objective"]) for name in plan["targets"]}
+    preferences = "how far the model is from preferring the chosen answers"
+    if losses == {"dpo"}:
+        return f"The loss says {preferences}."
+    words = "The loss is the model's mean surprise at the right next token, in nats"
+    return f"{words}; of preferences, {preferences}." if "dpo" in losses else f"{words}."
 
 
 def _weighted(plan: Plan) -> float:

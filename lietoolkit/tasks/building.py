@@ -61,13 +61,19 @@ class Builder:
         self.reports: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
 
-    def __call__(self, data: Any, name: str) -> Objective:
-        """An objective from an objective, batches, rows, or whatever ``load_rows`` reads."""
+    def __call__(self, data: Any, name: str, objective: str | None = None) -> Objective:
+        """An objective from an objective, batches, rows, or whatever ``load_rows`` reads.
+
+        Args:
+            data, name: the data, and what errors call it.
+            objective: the loss, where it is not the builder's own.
+        """
+        objective = objective or self.objective
         if isinstance(data, Objective):
             return data
         ready = isinstance(data, list) and bool(data) and isinstance(data[0], Mapping)
         if ready and "input_ids" in data[0]:
-            return self._objective(data, name)
+            return self._objective(data, name, objective)
         if self.tokenizer is None:
             raise InputError(
                 "tokenizer: expected the model's tokenizer, found None; give it, or give batches"
@@ -76,9 +82,9 @@ class Builder:
         from lietoolkit.tasks.sources import load_rows
 
         made, report = make_batches(
-            load_rows(data, self.objective, name=name),
+            load_rows(data, objective, name=name),
             self.tokenizer,
-            self.objective,
+            objective,
             batch_size=self.batch_size,
             max_length=self.max_length,
             name=name,
@@ -87,11 +93,11 @@ class Builder:
         )
         self.reports.setdefault(name, report.to_dict())
         self.notes += [f"{name}: {note}" for note in report.notes]
-        return self._objective(made, name)
+        return self._objective(made, name, objective)
 
-    def _objective(self, made: list[dict[str, Any]], name: str) -> ModelObjective:
+    def _objective(self, made: list[dict[str, Any]], name: str, objective: str) -> ModelObjective:
         return ModelObjective(
-            self.space.model, made, self.objective, space=self.space, name=name,
+            self.space.model, made, objective, space=self.space, name=name,
             microbatch=self.microbatch, reference=self.reference,
         )  # fmt: skip
 

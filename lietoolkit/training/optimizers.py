@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class TrainingState:
     step: int = 0
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What a training stage needs of an optimizer."""
 
@@ -102,7 +103,7 @@ def optimizer_from(optimizer: str | Optimizer) -> Optimizer:
     """An optimizer by name ("sgd", "momentum", "adamw"), or the configuration itself.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or something else.
 
     >>> optimizer_from("momentum")
     Momentum(beta=0.9, name='momentum')
@@ -113,4 +114,8 @@ def optimizer_from(optimizer: str | Optimizer) -> Optimizer:
                 f"optimizer: expected one of {', '.join(OPTIMIZERS)}; found {optimizer!r}"
             )
         return OPTIMIZERS[optimizer]()
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(
+            f"optimizer: expected a name or a configuration such as lt.AdamW(), found {optimizer!r}"
+        )
     return optimizer

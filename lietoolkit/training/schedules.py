@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 from lietoolkit.errors import InputError
 
@@ -29,6 +30,28 @@ def check_run(
         raise InputError(
             f"sweeps: expected a whole number from 1 to steps = {steps}, found {sweeps!r}"
         )
+
+
+def steps_by_source(
+    names: Iterable[str], steps: int, steps_of: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """The steps of each source's stage: ``steps``, but for those that ``steps_of`` names.
+
+    Raises:
+        InputError: an unknown source, or a number of steps that is none.
+
+    >>> steps_by_source(["chat", "pairs"], 20, {"pairs": 5})
+    {'chat': 20, 'pairs': 5}
+    """
+    found = dict.fromkeys(names, steps)
+    for name, own in (steps_of or {}).items():
+        if name not in found:
+            raise InputError(
+                f"steps_of: unknown source {name!r}; the sources are {', '.join(found)}"
+            )
+        check_run(1.0, own)
+        found[name] = own
+    return found
 
 
 def step_sizes(lr: float, total: int, schedule: str = "constant", warmup: int = 0) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
@@ -52,3 +52,19 @@ def shares(steps: int, gradients: int) -> list[range]:
     """
     ends = [s * steps // gradients for s in range(gradients + 1)]
     return [range(a, b) for a, b in itertools.pairwise(ends)]
+
+
+def interleaved(sources: int, steps: int, sweeps: int) -> Iterator[tuple[int, int, list[int]]]:
+    """A run of several sources at once, one step each in turn; every other sweep in reverse.
+
+    Yields the source, the sweep, and the places of the run that the updates stand at: with fewer
+    sweeps than steps, a gradient is held for its share of all rounds.
+
+    >>> list(interleaved(2, steps=2, sweeps=2))
+    [(0, 0, [0]), (1, 0, [1]), (1, 1, [2]), (0, 1, [3])]
+    """
+    for sweep, share in enumerate(shares(steps, sweeps)):
+        turns = range(sources) if sweep % 2 == 0 else reversed(range(sources))
+        for turn in turns:
+            back = sources - 1 - turn
+            yield turn, sweep, [s * sources + (turn if s % 2 == 0 else back) for s in share]

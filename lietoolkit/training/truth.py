@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
-from lietoolkit.training.schedules import check_run, step_sizes
+from lietoolkit.training.schedules import check_run, step_sizes, steps_by_source
 from lietoolkit.training.stages import run_stage
 
 
@@ -33,6 +34,7 @@ def run_schedules(
     warmup: int = 0,
     reset: bool = False,
     sweeps: int | None = None,
+    steps_of: Mapping[str, int] | None = None,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -55,6 +57,8 @@ def run_schedules(
         reset: start each stage with fresh optimizer state instead of carrying it through.
         sweeps: gradients a stage, 1 to ``steps``; each is held for its share of the updates, so
             that the optimizer and the schedule act as over all of them. Default: one a step.
+        steps_of: steps of single sources whose stages are longer or shorter; with ``sweeps`` they
+            take the same share of gradients.
         folder: where finished orders are kept. Called again with the same settings, only the
             missing ones are run, and the numbers are the same.
         progress: show a progress bar over stages.
@@ -81,6 +85,8 @@ def run_schedules(
                 )
     longest = max((len(order) for order in plans), default=0)
     check_run(lr, steps, schedule, warmup, sweeps)
+    lengths = steps_by_source(sources, steps, steps_of)
+    total = max((sum(map(lengths.__getitem__, order)) for order in plans), default=0)
     settings = {
         "lr": lr,
         "steps": steps,
@@ -89,12 +95,13 @@ def run_schedules(
         "warmup": warmup,
         "reset": reset,
         **({} if sweeps in (None, steps) else {"sweeps": sweeps}),
+        **({"steps_of": dict(steps_of), "total": total} if steps_of else {}),
         "stages": longest,
         "theta": _digest(theta),
         "sources": {name: source.fingerprint() for name, source in sources.items()},
     }
     store = _Store(folder, settings)
-    sizes = step_sizes(lr, steps * longest, schedule, warmup)
+    sizes = step_sizes(lr, total, schedule, warmup)
     missing = [
         o for o in dict.fromkeys(plans) if any(store.get(o, t) is None for t in targets.items())
     ]
@@ -109,13 +116,14 @@ def run_schedules(
             for position in range(shared, len(order)):
                 if reset and position:
                     state = optimizer.init(state.theta)
-                first = position * steps
+                name = order[position]
+                first = sum(map(lengths.__getitem__, order[:position]))
                 state = run_stage(
-                    sources[order[position]],
+                    sources[name],
                     state,
                     optimizer,
-                    sizes[first : first + steps],
-                    sweeps,
+                    sizes[first : first + lengths[name]],
+                    sweeps and math.ceil(sweeps * lengths[name] / steps),
                 )
                 path.append((order[position], state))
                 bar.update()

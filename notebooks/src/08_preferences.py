@@ -184,7 +184,8 @@ course.reveal("08.others", bins[np.digitize(share, [0.501, 1.0])], f"{share:.0%}
 # %%
 row = study.rows[goal][0]
 print(repr(row["prompt"]), "should give", repr(row["chosen"]))
-for label, theta in (("start", study.theta), *((k[0], v) for k, v in ends.items() if "long" in k)):
+long = {label: theta for (label, length), theta in ends.items() if length == "long"}
+for label, theta in {"start": study.theta, **long}.items():
     print(f"    {label:8}", repr(language.complete(study, theta, row["prompt"])))
 
 # %% [markdown]

@@ -99,7 +99,7 @@ course.bet(
 # ## Play
 #
 # `horizon_effects` trains every pair in both orders, for six numbers of steps, three step sizes and
-# three optimizers, and predicts each. It takes a while.
+# three optimizers, and predicts each. It takes about half a minute.
 #
 # 1. With SGD, move `steps k` from 1 to 50. Which method falls first? Which ones stay?
 # 2. Lower `step size, usual = 1` to a quarter: a step four times shorter. How many steps does the
