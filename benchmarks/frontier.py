@@ -16,6 +16,7 @@ import argparse
 import itertools
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from common import begun, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import choose_effort
+from lietoolkit.order.effort import Effort, choose_effort
 from lietoolkit.order.recommend import rehearsal_lr
-from lietoolkit.order.search import search_orders
+from lietoolkit.order.search import Searched, search_orders
 from lietoolkit.order.studies import best_of_random
 from lietoolkit.tasks.models import load_model
 from lietoolkit.tasks.toys import network_start, networks
@@ -197,30 +198,36 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
 
 
 def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
-    """What "auto" would choose at every budget, from the rehearsals and true runs that are kept."""
+    """What "auto" would choose at every budget, and what it costs."""
+    names, k = draw["orders"][0], result["settings"]["steps"]
+    local = draw["plans"][draw["targets"][m]]["tournament, local"]
+    found = {}
+    for budget, effort, search in searches(result, draw, m):
+        found[f"auto, budget {budget:g}"] = local if search is None else {
+            "order": [names[i] for i in search.order],
+            "cost": local["cost"] + effort.sweeps * effort.tries / k,
+        }  # fmt: skip
+    return found
+
+
+def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Effort, Searched | None]]:
+    """The search of "auto" at every budget, from the rehearsals and true runs that are kept."""
     settings, (aim, names) = result["settings"], (draw["targets"][m], draw["orders"][0])
     k = settings["steps"]
     places = {tuple(order): i for i, order in enumerate(draw["orders"])}
     levels = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
     levels[k] = np.array(draw["losses"])[:, m]
-    local = draw["plans"][aim]["tournament, local"]
-    first = [names.index(name) for name in local["order"]]
-    found = {}
+    first = [names.index(name) for name in draw["plans"][aim]["tournament, local"]["order"]]
     for budget in BUDGETS:
         effort = choose_effort(len(names), k, settings["optimizer"], budget)
         if effort.planner != "search":
-            found[f"auto, budget {budget:g}"] = local
+            yield budget, effort, None
             continue
         known = levels[effort.sweeps]
-        search = search_orders(
+        yield budget, effort, search_orders(
             lambda order, known=known: known[places[tuple(names[i] for i in order)]],
             len(names), effort.tries, [first, first[::-1]],
         )  # fmt: skip
-        found[f"auto, budget {budget:g}"] = {
-            "order": [names[i] for i in search.order],
-            "cost": local["cost"] + effort.sweeps * effort.tries / k,
-        }
-    return found
 
 
 def table(result: dict) -> None:

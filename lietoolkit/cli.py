@@ -274,6 +274,8 @@ def ranking(made: OrderPlan) -> str:
         if row and row["survival"] is not None:
             note += f", the same sign in {row['survival']:.0%} of resamples"
         lines.append(f"  {place}. {name:{width}}{note}".rstrip())
+    if made.better_than_reverse is not None:
+        lines.append(f"Chance that it is better than its reverse: {made.better_than_reverse:.0%}")
     lines.append(f"Planner: {made.planner}; {made.effort['why']}")
     for name, target in made.targets.items():
         lines.append(

@@ -23,7 +23,7 @@ from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.effort import PLANNERS, abstain, choose_effort
 from lietoolkit.order.plane import gradient_plane
-from lietoolkit.order.recommend import neighbors, recommend
+from lietoolkit.order.recommend import chance_against_reverse, neighbors, recommend
 from lietoolkit.order.search import Searched
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
@@ -57,9 +57,11 @@ class OrderPlan:
 
     Fields are those of ``plan.json``. Effects are in loss units (nats for language models):
     ``matrix[i][j]`` is L_target(i then j) - L_target(j then i), negative when i should go first.
-    ``confidence`` holds, for each adjacent pair, how often its sign survived resampling of the
-    sources' rows; it is not calibrated against trained truth. An order planned from the end has
-    no such number (None); its ``effect`` is what the rehearsal gave up by the other choice.
+    ``confidence`` holds, for each adjacent pair, the ``chance`` that it should not be turned round:
+    a probability calibrated on orders trained for real (None where there is none: the local score
+    of other optimizers than plain SGD). ``survival`` tells how often the sign survives resampling
+    of the sources' rows; an order that was rehearsed has no such number (None).
+    ``better_than_reverse`` is the chance that the order beats its reverse.
     """
 
     order: list[str]
@@ -70,6 +72,7 @@ class OrderPlan:
     forgetting: dict[str, float]
     constraints: list[str]
     confidence: list[dict[str, Any]]
+    better_than_reverse: float | None
     baselines: dict[str, dict[str, Any]]
     geometry: dict[str, Any] | None
     lr: float
@@ -265,6 +268,7 @@ def plan_order(
         theta = space.vector(share=isinstance(model, str))
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
+            stiffest = max(rule.lambda_max.values())
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
             effort = choose_effort(len(made), steps, optimizer.name, budget, asked)
@@ -277,7 +281,7 @@ def plan_order(
                 effort = abstain(t, seed) or effort
             chosen = recommend(
                 effort, t, made, aims, weights, theta, optimizer,
-                lambda_max=max(rule.lambda_max.values()), schedule=schedule, warmup=warmup,
+                lambda_max=stiffest, schedule=schedule, warmup=warmup,
                 hvp=hvp, forgetting=forgetting, folder=folder, progress=progress,
             )  # fmt: skip
             plane = _plane(t, made, aims, weights, theta, progress) if geometry else None
@@ -298,7 +302,10 @@ def plan_order(
         },
         forgetting=chosen.forgetting,
         constraints=list(constraints),
-        confidence=neighbors(t, chosen, resamples, seed),
+        confidence=neighbors(t, chosen, resamples, seed, stiffest),
+        better_than_reverse=chance_against_reverse(
+            t, chosen, sum(weights[n] * chosen.plan_vs_reverse[n] for n in aims), stiffest
+        ),
         baselines=baseline_orders(t.gradients, constraints),
         geometry=plane,
         lr=rule.lr,

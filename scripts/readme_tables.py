@@ -159,6 +159,26 @@ def abstention_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def calibration_table(result: dict) -> str:
+    """Stated chances against what came out, by kind of statement and model."""
+    kinds = {
+        "pairs": "sign of a pair, local score, plain SGD",
+        "whole": "orders found by training whole ones",
+        "rehearsed": "orders found by rehearsals",
+    }
+    head = ["what is stated", "model", "statements", "stated on average", "right, 95 % interval",
+            "calibration error"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for row in result["rows"]:
+        low, high = wilson_interval(round(row["right"] * row["n"]), row["n"])
+        model = row["model"] + (" (fitted)" if row["model"] == "course" else "")
+        lines.append([
+            kinds[row["kind"]], model, str(row["n"]), percent(row["stated"]),
+            f"{percent(row['right'])} ({percent(low)} to {percent(high)})", f"{row['error']:.3f}",
+        ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def read_results(folder: Path, kind: str) -> list[dict]:
     """Results of one benchmark, "pairs" or "orders" and so on, real models first."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
@@ -185,6 +205,7 @@ def main() -> None:
         "orders": orders_table(read_results(RESULTS, "orders")),
         "frontier": frontier_table(read_results(RESULTS, "frontier")),
         "abstention": abstention_table(read_results(RESULTS, "abstention")),
+        "calibration": calibration_table(json.loads((RESULTS / "calibration.json").read_text())),
         "costs": costs_table(read_results(RESULTS, "hvp")),
     }
     filled = fill(text, tables)

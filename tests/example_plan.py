@@ -57,6 +57,7 @@ def example_plan(seed=0, names=None, verified=True):
                 "effect": float(effect[a, b]),
                 "survival": round(float(rng.uniform(0.55, 1.0)), 3),
                 "resamples": 200,
+                "chance": round(float(rng.uniform(0.6, 1.0)), 3),
             }
             for a, b in pairwise(order)
         ],
@@ -76,6 +77,7 @@ def example_plan(seed=0, names=None, verified=True):
         "objective": "sft",
         "objective_of": {},
         "steps_of": {},
+        "better_than_reverse": 0.97,
         "model": "course",
         "warmup": 0,
         "parameters": {"count": 1843200, "pattern": None},

@@ -143,6 +143,13 @@ def test_readme_tables_come_from_the_results() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
+def test_the_package_states_the_chances_that_the_results_fit() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration.py"), "--check"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_readme_table_counts_what_the_benchmark_measured(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     monkeypatch.setattr(sys, "path", [*sys.path])

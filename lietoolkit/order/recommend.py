@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective, WeightedSum
+from lietoolkit.order.calibration import (
+    REHEARSED,
+    WHOLE,
+    order_chances,
+    pair_chances,
+    typical_effect,
+)
 from lietoolkit.order.constraints import Precedence, parse_constraints
 from lietoolkit.order.effort import Effort
 from lietoolkit.order.from_end import plan_from_end
@@ -169,9 +177,13 @@ def as_given(names: Sequence[str], before: Precedence) -> list[str]:
 
 
 def neighbors(
-    t: Tournament, chosen: Recommendation, resamples: int = 200, seed: int = 0
+    t: Tournament,
+    chosen: Recommendation,
+    resamples: int = 200,
+    seed: int = 0,
+    lambda_max: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """For each adjacent pair of the order: its effect, and how often the sign survives.
+    """For each adjacent pair of the order: its effect, how often its sign survives, its chance.
 
     Args:
         t: the tournament; with chunks, for the bootstrap.
@@ -179,7 +191,9 @@ def neighbors(
             expects of turning it round, or, from the end, the score of its second source as the
             last one less that of its first; and nothing is resampled.
         resamples, seed: of the bootstrap.
+        lambda_max: largest curvature of the sources, for the chance of local effects.
     """
+    local = _local_chances(t, chosen, t.matrix, lambda_max)
     survival = None
     if t.resampler is not None and chosen.searched is None:
         survival = t.resampler.survival(t.sigma, resamples, seed)
@@ -187,11 +201,13 @@ def neighbors(
     for first, second in itertools.pairwise(chosen.order):
         i, j = t.names.index(first), t.names.index(second)
         effect = float(t.matrix[i, j])
+        chance = None if local is None else float(local[i, j])
         if chosen.searched is not None:
             order = [t.names.index(name) for name in chosen.order]
             turned = [j if x == i else i if x == j else x for x in order]
             kept, swapped = chosen.searched.expected([order, turned])
             effect = float(kept - swapped)
+            chance = _searched_chance(chosen, order, turned, t.steps)
         if chosen.rounds:
             # The round that placed the second source.
             asked = [r for r in chosen.rounds if first in r and second in r]
@@ -204,9 +220,45 @@ def neighbors(
                 "effect": effect,
                 "survival": None if survival is None else float(survival[i, j]),
                 "resamples": resamples,
+                "chance": chance,
             }
         )
     return rows
+
+
+def chance_against_reverse(
+    t: Tournament, chosen: Recommendation, change: float, lambda_max: float
+) -> float | None:
+    """The calibrated probability that the order is better than its reverse; None: not known.
+
+    Args:
+        t, chosen, lambda_max: as in ``neighbors``.
+        change: predicted loss of the order less that of its reverse.
+    """
+    if chosen.searched is None:
+        known = _local_chances(t, chosen, torch.tensor(change), lambda_max)
+        return None if known is None else float(known)
+    order = [t.names.index(name) for name in chosen.order]
+    return _searched_chance(chosen, order, order[::-1], t.steps)
+
+
+def _searched_chance(
+    chosen: Recommendation, order: list[int], other: list[int], steps: int
+) -> float:
+    assert chosen.searched is not None
+    fit = WHOLE if chosen.effort.sweeps >= steps else REHEARSED
+    return float(order_chances(*chosen.searched.lead(order, [other]), fit)[0])
+
+
+def _local_chances(
+    t: Tournament, chosen: Recommendation, effects: Tensor, lambda_max: float
+) -> Tensor | None:
+    """That effects are really negative; None where the local score knows nothing of it."""
+    known = t.optimizer == "sgd" and t.method != "stage" and lambda_max > 0
+    if not known or chosen.effort.planner != "tournament":
+        return None
+    right = pair_chances(effects, typical_effect(t.matrix), t.steps * t.lr * lambda_max)
+    return torch.where(effects > 0, 1 - right, right)
 
 
 def rehearsal_lr(

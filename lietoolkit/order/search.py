@@ -40,6 +40,18 @@ class Searched:
         """The losses to expect of any orders, given those that were tried, [len(orders)]."""
         return _surrogate(self.tried, self.losses, orders)[0]
 
+    def lead(self, order: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+        """How much lower an order's loss is than that of others, as expected, and the variance.
+
+        Both in units of the spread of the losses tried, [len(others)] each.
+        """
+        compared = np.array([list(order), *map(list, others)])
+        solved, cross, scale = _weights(self.tried, self.losses, compared)
+        mean = (np.array(self.losses) - np.mean(self.losses)) @ solved / scale
+        left = order_kernel(compared, compared) - cross.T @ solved
+        variance = left[0, 0] + np.diag(left)[1:] - 2 * left[0, 1:]
+        return mean[1:] - mean[0], np.maximum(variance, 0.0)
+
 
 def search_orders(
     evaluate: Callable[[list[int]], float],
@@ -138,13 +150,20 @@ def _surrogate(
     tried: Sequence[Sequence[int]], losses: Sequence[float], orders: Sequence[Sequence[int]]
 ) -> tuple[Array, Array]:
     """Mean and standard deviation of the losses to expect of orders, [len(orders)] each."""
-    known, seen = np.array(tried), np.array(losses)
-    mean, scale = seen.mean(), seen.std() or 1.0
-    inner = order_kernel(known, known) + NOISE * np.eye(len(known))
-    cross = order_kernel(known, np.array(orders))
-    solved = np.linalg.solve(inner, cross)
+    solved, cross, scale = _weights(tried, losses, np.array(orders))
+    mean = np.mean(losses)
     spread = scale * np.sqrt(np.maximum(1 - (cross * solved).sum(0), 1e-12))
-    return mean + (seen - mean) @ solved, spread
+    return mean + (np.array(losses) - mean) @ solved, spread
+
+
+def _weights(
+    tried: Sequence[Sequence[int]], losses: Sequence[float], orders: NDArray[np.int64]
+) -> tuple[Array, Array, float]:
+    """What each try counts for orders, [tries, len(orders)], their kernel, and the spread."""
+    known = np.array(tried)
+    inner = order_kernel(known, known) + NOISE * np.eye(len(known))
+    cross = order_kernel(known, orders)
+    return np.asarray(np.linalg.solve(inner, cross)), cross, float(np.std(losses)) or 1.0
 
 
 def _expected_improvement(best: float, mean: Array, spread: Array) -> Array:

@@ -29,7 +29,8 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
 _OPTIONAL: dict[str, Any] = {
     "forgetting": {}, "constraints": [], "confidence": [], "baselines": {}, "geometry": None,
     "lr_rule": {}, "planner": "tournament", "effort": {}, "rounds": [],
-    "schedule": "constant", "objective_of": {}, "steps_of": {}, "sources": {}, "notes": [],
+    "schedule": "constant", "objective_of": {}, "steps_of": {}, "better_than_reverse": None,
+    "sources": {}, "notes": [],
     "cost": {}, "seconds": None, "versions": {}, "hardware": {}, "verification": None,
 }  # fmt: skip
 

@@ -274,6 +274,20 @@ def _cost(plan: Plan) -> str:
 
 def _how_sure(plan: Plan) -> list[str]:
     lines = []
+    if plan["better_than_reverse"] is not None:
+        likely = [c for c in plan["confidence"] if c.get("chance") is not None]
+        text = (
+            "Chance that this order is better than its reverse: "
+            f"<strong>{_chance(plan['better_than_reverse'])}</strong>, calibrated on orders "
+            "trained for real."
+        )
+        if likely:
+            least = min(likely, key=lambda c: c["chance"])
+            text += (
+                f" Least certain of the neighbors: {safe(least['first'])} before "
+                f"{safe(least['second'])} ({_chance(least['chance'])})."
+            )
+        lines.append(text)
     known = [c for c in plan["confidence"] if c.get("survival") is not None]
     if known:
         firm = sum(c["survival"] >= 0.9 for c in known)
@@ -296,6 +310,10 @@ def _how_sure(plan: Plan) -> list[str]:
     elif not runs:
         lines.append("Not checked by training. This is a prediction.")
     return lines
+
+
+def _chance(value: float) -> str:
+    return "over 99%" if value > 0.99 else f"{value:.0%}"
 
 
 def _horizon_note(plan: Plan, steps: int) -> str:

@@ -1,0 +1,168 @@
+"""Do stated chances hold? Fitted on the course model, tested on everything else.
+
+    python benchmarks/calibration.py            # fits, prints, writes benchmarks/results
+    python benchmarks/calibration.py --check    # fails unless the package states what was fitted
+
+Reads the results of pairs.py and frontier.py. The calibration error is the mean distance between
+the stated chance and the share that is right, in ten bins of the stated chance, weighted by their
+size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import environment, save
+from frontier import searches
+
+from lietoolkit.order.calibration import (
+    PAIRS,
+    REHEARSED,
+    WHOLE,
+    order_chances,
+    pair_chances,
+    typical_effect,
+)
+
+RESULTS = Path(__file__).parent / "results"
+# Coarse on purpose: so few decisions fit no finer numbers.
+LEVELS, SLOPES = np.arange(0, 0.85, 0.1).round(2), (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+GRIDS = {
+    "pairs": (np.arange(1.5, 4.05, 0.1).round(2), np.arange(0, 1.05, 0.1).round(2),
+              np.arange(0, 1.05, 0.1).round(2)),
+    "whole": (LEVELS, SLOPES, (0.0, 0.1, 0.2)),
+    "rehearsed": (LEVELS, SLOPES, (0.5, 1.0, 2.0, 4.0, 8.0)),
+}  # fmt: skip
+STATED = {"pairs": PAIRS, "whole": WHOLE, "rehearsed": REHEARSED}
+
+
+class Statements(NamedTuple):
+    """What was stated of one model, ready for any fit, and whether it was right."""
+
+    features: tuple[np.ndarray, ...]
+    right: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    rows, fits = [], {}
+    for kind, found in {"pairs": pairs(), **orders()}.items():
+        fits[kind] = min(
+            itertools.product(*GRIDS[kind]), key=lambda fit: surprise(kind, found["course"], fit)
+        )
+        for model, stated in found.items():
+            row = {"kind": kind, "model": model} | reliability(kind, stated, fits[kind])
+            rows.append(row)
+            print(
+                f"{kind:10}{model:14} n {row['n']:5}  stated {row['stated']:.3f}  right "
+                f"{row['right']:.3f}  calibration error {row['error']:.3f}"
+            )
+    fits = {kind: [float(x) for x in fit] for kind, fit in fits.items()}
+    print(fits)
+    if args.check:
+        if fits != {kind: list(map(float, fit)) for kind, fit in STATED.items()}:
+            raise SystemExit(f"order/calibration.py states {STATED}; the results fit {fits}")
+        return
+    save(RESULTS / "calibration.json", {"fits": fits, "rows": rows, "environment": environment()})
+
+
+def pairs() -> dict[str, Statements]:
+    """Every pair of every target: is the sign of the local score right?"""
+    found: dict[str, list] = {}
+    for path in sorted(RESULTS.glob("pairs-*.json")):
+        result = json.loads(path.read_text())
+        rows = found.setdefault(result["settings"]["model"], [])
+        for draw in result["draws"].values():
+            names = draw["sources"]
+            curvature = draw["lr"] * max(draw["lambda_max"].values())
+            for k, (m, aim) in itertools.product(draw["measured"], enumerate(draw["targets"])):
+                matrix = torch.tensor(draw["predicted"][f"local {aim}"]["matrix"]).double()
+                after = draw["measured"][k]["pairs"]
+                for i, j in itertools.combinations(range(len(names)), 2):
+                    a, b = names[i], names[j]
+                    effect = after[f"{a} -> {b}"][m] - after[f"{b} -> {a}"][m]
+                    predicted = float(matrix[i, j])
+                    reach = int(k) * curvature
+                    rows.append((predicted, typical_effect(matrix), reach, effect * predicted > 0))
+    return _gathered(found)
+
+
+def orders() -> dict[str, dict[str, Statements]]:
+    """Every order that "auto" chose: is it better than its reverse, and than each swap?"""
+    found: dict[str, dict[str, list]] = {"whole": {}, "rehearsed": {}}
+    for path in sorted(RESULTS.glob("frontier-*.json")):
+        result = json.loads(path.read_text())
+        for draw in result["draws"].values():
+            names = draw["orders"][0]
+            places = {tuple(map(names.index, order)): n for n, order in enumerate(draw["orders"])}
+            for m in range(len(draw["targets"])):
+                for _, effort, search in searches(result, draw, m):
+                    if search is None:
+                        continue
+                    kind = "whole" if effort.sweeps >= result["settings"]["steps"] else "rehearsed"
+                    rows = found[kind].setdefault(result["settings"]["model"], [])
+                    order = search.order
+                    others = [order[::-1]]
+                    for p in range(len(order) - 1):
+                        others.append([*order[:p], order[p + 1], order[p], *order[p + 2 :]])
+                    loss, *losses = (draw["losses"][places[tuple(o)]][m] for o in [order, *others])
+                    right = [loss < other for other in losses]
+                    rows += zip(*search.lead(order, others), right, strict=True)
+    return {kind: _gathered(rows) for kind, rows in found.items()}
+
+
+def _gathered(found: dict[str, list]) -> dict[str, Statements]:
+    columns = {model: np.array(rows, dtype=float).T for model, rows in found.items()}
+    return {model: Statements(tuple(c[:-1]), c[-1]) for model, c in columns.items()}
+
+
+def chances(kind: str, features: Sequence[np.ndarray], fit: Sequence[float]) -> np.ndarray:
+    """The package's own formula."""
+    if kind == "pairs":
+        return pair_chances(*map(torch.from_numpy, features), fit).numpy()
+    return order_chances(*features, fit)
+
+
+def surprise(kind: str, stated: Statements, fit: Sequence[float]) -> float:
+    """Mean negative log likelihood, nats."""
+    p = np.clip(chances(kind, stated.features, fit), 1e-4, 1 - 1e-4)
+    return float(-np.log(np.where(stated.right > 0, p, 1 - p)).mean())
+
+
+def reliability(kind: str, made: Statements, fit: Sequence[float]) -> dict:
+    """Stated against right, in all and by bins."""
+    p, right = chances(kind, made.features, fit), made.right
+    place = np.minimum((10 * p).astype(int), 9)
+    bins = [
+        {
+            "n": int((place == b).sum()),
+            "stated": float(p[place == b].mean()),
+            "right": float(right[place == b].mean()),
+        }
+        for b in range(10)
+        if (place == b).any()
+    ]
+    error = sum(row["n"] * abs(row["stated"] - row["right"]) for row in bins) / len(p)
+    return {
+        "n": len(p),
+        "stated": float(p.mean()),
+        "right": float(right.mean()),
+        "error": error,
+        "bins": bins,
+    }
+
+
+if __name__ == "__main__":
+    main()
