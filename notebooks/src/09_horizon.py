@@ -226,7 +226,9 @@ course.reveal("09.sure", bins[np.digitize(share, [0.75, 0.9])], f"{share:.0%}")
 # **What you just saw.** Survival is about *rows*: it says how likely the sign is to hold for
 # another sample of the same sources, and there it is worth reading. On the very rows it was
 # computed from, nearly every sign is right anyway. About the horizon it knows nothing: a sign can
-# survive every resample and be wrong after 50 steps.
+# survive every resample and be wrong after 50 steps. So the *chance* that `lt.plan_order` states is
+# another number: it grows with the size of an effect, falls with the distance travelled, and was
+# fitted to pairs trained for real.
 #
 # ## Exercise
 #
