@@ -37,6 +37,7 @@ from lietoolkit.tasks.toys import network_start, networks
 from lietoolkit.training.optimizers import optimizer_from
 
 BUDGETS = (0.1, 0.3, 1.0, 3.0, 10.0)
+TOLD = "solo gain of one gradient"
 RANDOM = (1, 2, 3, 4, 8, 10, 16)
 
 
@@ -92,6 +93,11 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         sources, sources | targets, theta, [[n] for n in names], lr, args.steps, args.optimizer,
         **kept,
     )  # fmt: skip
+    # The same told by one gradient of each source, held for the stage.
+    told = lt.run_schedules(
+        sources, targets, theta, [[n] for n in names], lr, args.steps, args.optimizer, sweeps=1,
+        **kept,
+    )  # fmt: skip
     stiffest = max(rule.lambda_max.values())
     stable = {
         m: rehearsal_lr(lr, optimizer_from(args.optimizer), stiffest, m, args.steps)
@@ -116,10 +122,13 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         for method in ("local", "stage") if args.model == "networks" else ("local",):
             t = lt.tournament(sources, target, *settings[:3], method, args.optimizer, **run)
             note(f"tournament, {method}", t.best_order("exact"), t.cost.total)
-        figures = {**t.gradients, "solo gain": {n: -float(solo[i, len(names) + m])
-                                               for i, n in enumerate(names)}}  # fmt: skip
+        figures = {
+            **t.gradients,
+            "solo gain": {n: -float(solo[i, len(names) + m]) for i, n in enumerate(names)},
+            TOLD: {n: -float(told[i, m]) for i, n in enumerate(names)},
+        }
         for name, baseline in baseline_orders(figures).items():
-            price = len(names) * (args.steps if name.startswith("solo") else 1)
+            price = len(names) * (args.steps if name.startswith("solo gain,") else 1)
             note(name, baseline["order"], price)
         for sweeps in levels(args.steps)[:-1]:
             plan = lt.plan_from_end(
@@ -211,16 +220,23 @@ def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Effort, 
     places = {tuple(order): i for i, order in enumerate(draw["orders"])}
     levels = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
     levels[k] = np.array(draw["losses"])[:, m]
-    first = [names.index(name) for name in draw["plans"][aim]["tournament, local"]["order"]]
+    ahead, pairs = (
+        [names.index(name) for name in draw["plans"][aim][planner]["order"]]
+        for planner in (f"{TOLD}, large first", "tournament, local")
+    )
+    batches = 1 if settings["model"] == "networks" else settings["batches"]
     for budget in BUDGETS:
-        effort = choose_effort(len(names), k, settings["optimizer"], budget)
+        effort = choose_effort(len(names), k, settings["optimizer"], budget, batches=batches)
         if effort.planner != "search":
             yield budget, effort, None
             continue
         known = levels[effort.sweeps]
+        # As order/recommend.py begins.
+        plain = settings["optimizer"] == "sgd" or effort.sweeps == 1
+        first = [pairs, pairs[::-1]] if plain else [ahead, pairs]
         yield budget, effort, search_orders(
             lambda order, known=known: known[places[tuple(names[i] for i in order)]],
-            len(names), effort.tries, [first, first[::-1]],
+            len(names), effort.tries, first,
         )  # fmt: skip
 
 

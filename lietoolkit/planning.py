@@ -271,7 +271,8 @@ def plan_order(
             stiffest = max(rule.lambda_max.values())
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
-            effort = choose_effort(len(made), steps, optimizer.name, budget, asked)
+            read = max(source.batches for source in made.values())
+            effort = choose_effort(len(made), steps, optimizer.name, budget, asked, read)
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,

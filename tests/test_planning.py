@@ -15,7 +15,7 @@ import lietoolkit as lt
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
 from lietoolkit.order.effort import choose_effort
-from lietoolkit.order.recommend import neighbors, recommend
+from lietoolkit.order.recommend import first_orders, neighbors, recommend
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.generated import sft_families
 from lietoolkit.tasks.toys import network_start, networks
@@ -388,6 +388,37 @@ def test_effort_fits_the_budget(sources, steps, optimizer, budget, expected):
     assert (found.planner, found.sweeps, found.tries) == expected
     assert found.tries * found.sweeps <= budget * steps
     assert found.why
+
+
+def test_a_rehearsal_of_plain_gradient_descent_reads_every_batch():
+    assert choose_effort(4, 20, "sgd", 0.3, batches=5).planner == "tournament"
+    effort = choose_effort(4, 20, "sgd", 1.0, batches=10)
+    assert (effort.sweeps, effort.tries) == (10, 2)
+    assert choose_effort(4, 20, "adamw", 0.3, batches=5).sweeps == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "budget", "constraints", "expected"),
+    [
+        ("adamw", 3.0, (), ["best", "good", "bad"]),
+        ("adamw", 3.0, ("bad first",), ["bad", "best", "good"]),
+        ("momentum", 3.0, (), ["best", "good", "bad"]),
+        ("adamw", 0.4, (), None),
+        ("sgd", 3.0, (), None),
+    ],
+)
+def test_with_memory_who_helps_most_alone_is_tried_first(optimizer, budget, constraints, expected):
+    """Each source pulls one coordinate down or up, at a known price to the target."""
+    slopes = {"good": (0.0, 1.0), "best": (1.0, 0.0), "bad": (0.0, -1.0)}
+    sources = {name: lt.Objective(lambda x, g=g: x @ x.new_tensor(g)) for name, g in slopes.items()}
+    target, theta = lt.Objective(lambda x: 3 * x[0] + x[1]), torch.zeros(2, dtype=torch.float64)
+    t = lt.tournament(sources, target, theta, 1e-3, 5, constraints=constraints)
+    effort = choose_effort(3, 5, optimizer, budget)
+    rule = optimizer_from(optimizer)
+    by_pairs = ["bad", "good", "best"]
+    first, second = first_orders(effort, t, sources, target, theta, rule, by_pairs)
+    as_names = [[t.names[i] for i in order] for order in (first, second)]
+    assert as_names == ([expected, by_pairs] if expected else [by_pairs, by_pairs[::-1]])
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, float("nan"), "much"])

@@ -46,18 +46,21 @@ def choose_effort(
     optimizer: str,
     budget: float = 4.0,
     planner: str = "auto",
+    batches: int = 1,
 ) -> Effort:
     """The planner that measured best where trying orders may cost ``budget`` training runs.
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
     a search says which orders to try (``search_orders``): with whole training runs where at least
     two can be paid for, else rehearsed with m gradients in place of the k of a stage, at m/k of a
-    run each.
+    run each. With plain SGD every batch must be read, or the rehearsal is of other sources than
+    the run; the tournament, which reads them all, is the better choice where that is too dear.
 
     Args:
         sources: N. steps: k. optimizer: its name.
         budget: training runs that trying orders may cost.
         planner: "auto", or the one to use whatever the budget.
+        batches: that a source is made of, at most.
 
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
     >>> effort.planner, effort.sweeps, effort.tries
@@ -82,6 +85,8 @@ def choose_effort(
         sweeps = steps
     elif budget >= LEAST_FOR_PART:
         sweeps = math.ceil(PART * steps)
+    if optimizer == "sgd":
+        sweeps = min(steps, max(sweeps, batches))
     tries = int(budget * steps / sweeps + 1e-9)
     words = f"{steps} steps with {optimizer} are beyond the local score"
     if planner == "search":
@@ -89,8 +94,8 @@ def choose_effort(
     if tries < 2 and planner == "auto":
         return Effort(
             "tournament",
-            why=f"{words}, but two orders rehearsed with one gradient a stage already cost "
-            f"{2 / steps:.2g} training runs and the budget is {budget:g}",
+            why=f"{words}, but two orders rehearsed with {sweeps} of {steps} gradients a stage "
+            f"already cost {2 * sweeps / steps:.2g} training runs and the budget is {budget:g}",
         )
     tries = max(2, tries)
     how = f"rehearsed with {sweeps} of {steps} gradients a stage"

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective, WeightedSum
+from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.calibration import (
     REHEARSED,
     WHOLE,
@@ -21,7 +22,7 @@ from lietoolkit.order.calibration import (
     pair_chances,
     typical_effect,
 )
-from lietoolkit.order.constraints import Precedence, parse_constraints
+from lietoolkit.order.constraints import Precedence, obeys, parse_constraints
 from lietoolkit.order.effort import Effort
 from lietoolkit.order.from_end import plan_from_end
 from lietoolkit.order.linear_ordering import EXACT_LIMIT, borda_order
@@ -32,9 +33,9 @@ from lietoolkit.training.optimizers import Optimizer
 from lietoolkit.training.truth import run_schedules
 
 # A gradient held for many updates of plain gradient descent acts like one long step. Above 2, lr
-# times curvature times the updates it is held for, it would leave the valley; half of that measured
-# well with any number of gradients.
-HELD_STEP = 1.0
+# times curvature times the updates it is held for, it would leave the valley; and curvature grows
+# in training. At 1.0 some rehearsals of a language model went astray, at 0.5 none did.
+HELD_STEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def recommend(
 ) -> Recommendation:
     """Find the order with the chosen effort, and what it changes against its reverse.
 
-    A tournament's changes are sums of its pair effects. The other planners rehearse whole orders:
-    that of the tournament and its reverse first, and the best of all that were tried is taken. A
-    search goes on from there; planning from the end adds its own order and its reverse. With plain
-    SGD all this is at a step size small enough to hold the gradients.
+    A tournament's changes are sums of its pair effects. The other planners rehearse whole orders,
+    ``first_orders`` first, and the best of all that were tried is taken. A search goes on from
+    there; planning from the end adds its own order and its reverse. With plain SGD all this is at a
+    step size small enough to hold the gradients.
 
     Args:
         effort: of ``choose_effort``.
@@ -137,16 +138,17 @@ def recommend(
             for weight, loss in zip(map(weights.__getitem__, targets), losses, strict=False)
         )
 
-    first = [[t.names.index(name) for name in by_pairs]]
+    aim = WeightedSum(targets, weights)
+    first = first_orders(effort, t, sources, aim, theta, optimizer, by_pairs, **run)
     rounds: list[dict[str, float]] = []
     if effort.planner == "from-end":
         planned = plan_from_end(
-            sources, WeightedSum(targets, weights), theta, lr, t.steps, optimizer, effort.sweeps,
+            sources, aim, theta, lr, t.steps, optimizer, effort.sweeps,
             effort="exact", constraints=t.constraints, progress=progress, **run,
         )  # fmt: skip
-        first.insert(0, [t.names.index(name) for name in planned.order])
+        chosen = [t.names.index(name) for name in planned.order]
+        first = [chosen, first[0], chosen[::-1], first[0][::-1]]
         rounds = planned.rounds
-    first += [order[::-1] for order in first]
     with tqdm(total=effort.tries, desc="orders", disable=not progress) as bar:
 
         def tried(order: list[int]) -> float:
@@ -155,6 +157,15 @@ def recommend(
             return loss
 
         found = search_orders(tried, len(t.names), effort.tries, first, before)
+    # What the plan is compared with is one more try, and may be the better order.
+    reverse = found.order[::-1]
+    if reverse not in found.tried:
+        better = weighted(reverse) < min(found.losses) and obeys(reverse, before)
+        found = Searched(
+            reverse if better else found.order,
+            [*found.tried, reverse],
+            [*found.losses, weighted(reverse)],
+        )
     changes = (rehearse(found.order) - rehearse(found.order[::-1])).tolist()
     return Recommendation(
         [t.names[i] for i in found.order],
@@ -164,6 +175,37 @@ def recommend(
         dict(zip(sources, changes[len(targets) :], strict=False)),
         found,
     )
+
+
+def first_orders(
+    effort: Effort,
+    t: Tournament,
+    sources: Mapping[str, Objective],
+    target: Objective,
+    theta: Tensor,
+    optimizer: Optimizer,
+    by_pairs: Sequence[str],
+    **run: Any,
+) -> list[list[int]]:
+    """The orders to try before anything is known of any.
+
+    Of plain SGD, and where rehearsals are of one gradient a stage: that of the tournament and its
+    reverse. Of an optimizer with memory the first stages weigh most, and the tournament does not
+    know it: there the source that helps the target most alone goes first, told by one gradient held
+    for a stage; then the tournament's.
+
+    Args:
+        effort, t, sources, theta, optimizer: as in ``recommend``.
+        target: what the order is for. by_pairs: the tournament's order. run: the schedule.
+    """
+    first = [t.names.index(name) for name in by_pairs]
+    if optimizer.name == "sgd" or effort.sweeps == 1:
+        return [first, first[::-1]]
+    gains = solo_gain(
+        sources, target, theta, t.lr, t.steps, optimizer, sweeps=1, steps_of=t.steps_of, **run
+    )
+    ahead = baseline_orders({"solo": gains}, t.constraints)["solo, large first"]["order"]
+    return [[t.names.index(name) for name in ahead], first]
 
 
 def as_given(names: Sequence[str], before: Precedence) -> list[str]:
