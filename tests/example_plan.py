@@ -117,6 +117,8 @@ def geometry(pair):
         "path_ab": [[0, 0], [0.030, 0], [0.0371, 0.0402]],
         "path_ba": [[0, 0], [0.007, 0.040], [0.0370, 0.04015]],
         "bracket_norm": 83.2,
+        "kappa": 2.5,
+        "onset": 0.04,
         "units": "distance in parameter space",
     }
 

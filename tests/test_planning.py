@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from helpers import quadratic, start
 
 import lietoolkit as lt
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
 from lietoolkit.order.effort import choose_effort
+from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import first_orders, neighbors, recommend
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.generated import sft_families
@@ -214,6 +216,18 @@ def test_the_geometry_starts_at_the_model_and_does_not_close() -> None:
     assert geometry["path_ab"][-1] != geometry["path_ba"][-1]
     assert len(geometry["loss"]) == len(geometry["grid_y"])
     assert geometry["bracket_norm"] > 0
+
+
+def test_the_order_shows_where_the_bracket_is_a_tenth_of_the_way() -> None:
+    (a, h_a, c_a), (b, h_b, c_b) = quadratic(4, 0), quadratic(4, 1)
+    theta = start(4)
+    g_a, g_b = h_a @ theta + c_a, h_b @ theta + c_b
+    kappa = float((h_b @ g_a - h_a @ g_b).norm() / (g_a + g_b).norm())
+    plane = gradient_plane(("a", "b"), a, b, a, theta, 1e-6, points=2)
+    assert plane.kappa == pytest.approx(kappa, rel=1e-4)
+    assert plane.to_dict()["onset"] == pytest.approx(0.1 / kappa, rel=1e-4)
+    alike = gradient_plane(("a", "a"), a, a, a, theta, 1e-6, points=2)
+    assert alike.kappa == 0 and alike.to_dict()["onset"] is None
 
 
 def test_step_size_rule_when_none_is_given() -> None:

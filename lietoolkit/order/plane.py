@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
+
+ONSET = 0.1  # share of the way
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Plane:
         loss: the target's loss, rows by grid_y.
         path_ab, path_ba: start, after one step, after two; projected on the plane.
         bracket_norm: length of the gap between both ends, per squared step size.
+        kappa: that over the length of both gradients' sum: by what share of the way the ends lie
+            apart, per step size.
         units: of the axes, in words.
     """
 
@@ -33,11 +38,22 @@ class Plane:
     path_ab: list[list[float]]
     path_ba: list[list[float]]
     bracket_norm: float
+    kappa: float = 0.0
     units: str = "distance moved in parameter space"
 
+    @property
+    def onset(self) -> float:
+        r"""The step size, or lr times steps, at which the order begins to show,
+        :math:`\eta^\dagger = 0.1 / \kappa`: the ends lie apart by a tenth of the way.
+
+        Source: practice of PAPER section 3.
+        """
+        return ONSET / self.kappa if self.kappa > 0 else math.inf
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data; no onset where the gradients commute."""
+        onset = self.onset
+        return asdict(self) | {"onset": onset if math.isfinite(onset) else None}
 
 
 def gradient_plane(
@@ -95,6 +111,7 @@ def _plane(
 
     path_ab = [[0.0, 0.0], place(g_a), place(sum_ab)]
     path_ba = [[0.0, 0.0], place(g_b), place(sum_ba)]
+    way = float(space.norm(sum_ab))
     gap = float(space.norm(sum_ab.sub_(sum_ba))) / lr
     del g_a, g_b, sum_ab, sum_ba
     corners = torch.tensor(path_ab + path_ba, dtype=torch.float64)
@@ -106,4 +123,4 @@ def _plane(
     for v in tqdm(grid_y, desc="loss surface", disable=not progress):
         row = torch.add(theta, y, alpha=v)
         loss.append([float(target.loss(torch.add(row, x, alpha=u))) for u in grid_x])
-    return Plane(list(pair), grid_x, grid_y, loss, path_ab, path_ba, gap)
+    return Plane(list(pair), grid_x, grid_y, loss, path_ab, path_ba, gap, gap / max(way, 1e-30))

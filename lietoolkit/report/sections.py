@@ -193,6 +193,16 @@ def geometry(plan: Plan, dpi: int = 110) -> list[Block]:
             f" Its whole length is about {plan['lr'] ** 2 * norm:.2g}: the step size squared "
             f"times {norm:.3g}, the length of the Lie bracket of the two sources."
         )
+    if plane.get("onset"):
+        apart = 0.1 * plan["lr"] / plane["onset"]
+        many = plane["onset"] / plan["lr"]
+        size += (
+            f" That is {apart:.1%} of the way from the start. The order begins to show where it is "
+            f"about 10%: after some {many:.0f} steps on each source, or with a step size of "
+            f"{plane['onset']:.2g}."
+            if many >= 2
+            else f" That is {apart:.1%} of the way from the start: the order shows at once."
+        )
     text = (
         f"This is the pair with the strongest effect, {safe(a)} and {safe(b)}. The "
         "model starts at the plus sign and takes one step on each source. If the steps did not "
