@@ -289,26 +289,33 @@ PLANTED: list[tuple[str, str | None, str, str]] = [
     ("9.3", "source.hvp(theta, p)", "source.hvp(theta, beta * p)", "β too often"),
     ("9.4", "m - m.T", "m.T - m", "sign is flipped (transposed)"),
     ("9.4", "second @ lam", "-second @ lam", "sign of the first term"),
-    ("9.4", "lam + off @ w.T", "lam - off @ w.T", "changed round (or the sign of the second part)"),
-    ("9.4", "off @ w.T", "w @ off.T", "changed round"),
-    ("9.4", "off @ w.T", "(off @ lam)[:, None]", "not pulled back"),
-    ("9.4", " - solo.mean(0)", "", "mean of the solo ends is not subtracted"),
-    ("9.4", " + off @ w.T", " + 0 * off @ w.T", "what the first stage adds"),
+    ("9.4", "+ solo @ w.T - (others * w).sum(1)", "- solo @ w.T + (others * w).sum(1)",
+     "changed round (or the sign of the second part)"),
+    ("9.4", "solo @ w.T - (others * w).sum(1)", "w @ solo.T - (others * w).sum(1)[:, None]",
+     "changed round"),
+    ("9.4", "solo @ w.T - (others * w).sum(1)", "(solo @ lam)[:, None] - others @ lam",
+     "not pulled back"),
+    ("9.4", " - (others * w).sum(1)", "", "mean of the others' solo ends is not subtracted"),
+    ("9.4", "(solo.sum(0) - solo) / (len(solo) - 1)", "solo.mean(0)", "itself is in the mean"),
+    ("9.4", "solo @ w.T - (others * w).sum(1)", "0 * (solo @ w.T)", "what the first stage adds"),
     ("9.4", "second @ lam + ", "", "second ends are missing"),
-    ("9.5", None, "import lietoolkit as lt\nreturn lt.measure_order_effect(a, b, target, theta, lr,"
-     " steps)", "This is the truth"),
-    ("9.5", None, "import lietoolkit as lt\nreturn lt.predict_order_effect(a, b, target, theta, lr,"
-     " steps)", "local score"),
-    ("9.5", None, "import lietoolkit as lt\nf = lt.predict_order_effect\n"
-     "return [f(a, b, target, theta, lr, steps, 'stage') for _ in range(2)][0]",
+    ("9.5", None, "import lietoolkit as lt\nn = len(sources)\n"
+     "e = [[lt.measure_order_effect(sources[i], sources[j], target, theta, lr, steps)"
+     " if i != j else 0.0 for j in range(n)] for i in range(n)]\n"
+     "return torch.tensor(e, dtype=theta.dtype)", "This is the truth"),
+    ("9.5", None, "import lietoolkit as lt\n"
+     "return lt.tournament({str(n): s for n, s in enumerate(sources)}, target, theta, lr, steps)"
+     ".matrix", "local score"),
+    ("9.5", None, "import lietoolkit as lt\nd = {str(n): s for n, s in enumerate(sources)}\n"
+     "return [lt.tournament(d, target, theta, lr, steps, 'stage').matrix for _ in range(2)][0]",
      "products; one for"),
-    ("9.5", "mean = (end_a + end_b) / 2", "mean = theta", "begin them at the mean"),
-    ("9.5", "target.gradient((path_a[-1] + path_b[-1]) / 2)", "target.gradient(theta)",
-     "read at the start"),
-    ("9.5", "ends + w_b @ (end_a - mean) - w_a @ (end_b - mean)",
-     "-(ends + w_b @ (end_a - mean) - w_a @ (end_b - mean))", "sign is flipped"),
-    ("9.5", "lam @ (path_b[-1] - path_a[-1])", "lam @ (path_b[-1] - path_a[-1])\n"
-     "    w_a = w_b = lam", "not pulled back"),
+    ("9.5", "others = (solo.sum(0) - solo) / (n - 1)", "others = theta.expand_as(solo)",
+     "begin at the start"),
+    ("9.5", "others = (solo.sum(0) - solo) / (n - 1)", "others = solo.mean(0).expand_as(solo)",
+     "itself is in the mean"),
+    ("9.5", "target.gradient(second.mean(0))", "target.gradient(theta)", "read at the start"),
+    ("9.5", "return m - m.T", "return m.T - m", "sign is flipped"),
+    ("9.5", "m = second @ lam", "w = [lam] * n\n    m = second @ lam", "not pulled back"),
     ("10.1", None, "return losses.min()", "lowest loss of all"),
     ("10.1", None, "return losses.mean()", "mean of all: the best of one"),
     ("10.1", "n - 1 - i", "i", "expected worst"),

@@ -103,9 +103,9 @@ ex.hint("9.3")
 # ## 9.4 The commutator from its pieces
 # *Exercise · 15 minutes · 2 points*
 #
-# N sources. Each was trained alone to `solo[i]`, and once more from the mean of these ends to
-# `second[i]`. λ is the target's gradient at the mean of the second ends, and `w[i]` is λ carried
-# back over the second stage of source i. Put together all order effects, "i, then j" minus
+# N sources. Each was trained alone to `solo[i]`, and once more, from the mean of the *others'* solo
+# ends, to `second[i]`. λ is the target's gradient at the mean of the second ends, and `w[i]` is λ
+# carried back over the second stage of source i. Put together all order effects, "i, then j" minus
 # "j, then i".
 
 
@@ -117,8 +117,8 @@ def stage_commutator(solo, second, w, lam):
     returns: [N, N], loss of "i, then j" minus loss of "j, then i"
     """
     ### BEGIN SOLUTION
-    off = solo - solo.mean(0)
-    m = second @ lam + off @ w.T
+    others = (solo.sum(0) - solo) / (len(solo) - 1)
+    m = second @ lam + solo @ w.T - (others * w).sum(1)
     return m - m.T
     ### END SOLUTION
 
@@ -131,20 +131,20 @@ ex.hint("9.4")
 # ex.solution("9.4")
 
 # %% [markdown]
-# ## 9.5 The stage commutator of a pair
+# ## 9.5 The stage commutator
 # *An afternoon · 90 minutes · 4 points*
 #
-# All of it, from two sources, a target and a start, for plain SGD: train both alone, train both
-# from the mean, carry the target's gradient back, put it together. At most one product for each
-# step of the second stages.
+# All of it, from a list of sources, a target and a start, for plain SGD: train each alone, train
+# each once more from the mean of the others' ends, carry the target's gradient back, put it
+# together. At most one product for each step of the second stages.
 
 
 # %%
-def stage_effect(a, b, target, theta, lr, steps):
-    """Predicted loss of the target after "a, then b" minus that after "b, then a".
+def stage_effects(sources, target, theta, lr, steps):
+    """Predicted loss of the target after "i, then j" minus that after "j, then i".
 
-    a, b, target: objectives; theta: start, [P]; lr: step size; steps: k
-    returns: a number in loss units
+    sources: a list of N objectives; target: one; theta: start, [P]; lr: step size; steps: k
+    returns: [N, N] in loss units
     """
 
     ### BEGIN SOLUTION
@@ -159,18 +159,20 @@ def stage_effect(a, b, target, theta, lr, steps):
             v = v - lr * source.hvp(point, v)
         return v
 
-    end_a, end_b = stage(a, theta)[-1], stage(b, theta)[-1]
-    mean = (end_a + end_b) / 2
-    path_a, path_b = stage(a, mean), stage(b, mean)
-    lam = target.gradient((path_a[-1] + path_b[-1]) / 2)
-    w_a, w_b = carried_back(a, path_a, lam), carried_back(b, path_b, lam)
-    ends = lam @ (path_b[-1] - path_a[-1])
-    return ends + w_b @ (end_a - mean) - w_a @ (end_b - mean)
+    n = len(sources)
+    solo = torch.stack([stage(source, theta)[-1] for source in sources])
+    others = (solo.sum(0) - solo) / (n - 1)
+    paths = [stage(source, start) for source, start in zip(sources, others, strict=True)]
+    second = torch.stack([path[-1] for path in paths])
+    lam = target.gradient(second.mean(0))
+    w = [carried_back(source, path, lam) for source, path in zip(sources, paths, strict=True)]
+    m = second @ lam + torch.stack([(solo - others[j]) @ w[j] for j in range(n)], dim=1)
+    return m - m.T
     ### END SOLUTION
 
 
 # %%
-ex.check("9.5", stage_effect)
+ex.check("9.5", stage_effects)
 
 # %%
 ex.hint("9.5")

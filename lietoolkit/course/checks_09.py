@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from lietoolkit.course.checks_core import Answer, Exercise, Slip, Wrong, network, random_vectors
 from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.objective import Objective
-from lietoolkit.order.effects import predict_order_effect
+from lietoolkit.order.tournament import tournament
 from lietoolkit.training.optimizers import Momentum, TrainingState, optimizer_from
 from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
 from lietoolkit.training.stages import run_stage
@@ -134,7 +134,8 @@ class Pieces(NamedTuple):
 
     Attributes:
         solo: ends of one stage from the start, [N, P]. second: ends of one stage from the mean of
-            them, [N, P]. w: the cotangent carried back over these second stages, [N, P].
+            the others' solo ends, [N, P]. w: the cotangent carried back over these second stages,
+            [N, P].
         lam: the target's gradient at the mean of the second ends, [P].
     """
 
@@ -148,23 +149,38 @@ def pieces(
     sources: Sequence[Objective], target: Objective, theta: Tensor, lr: float, steps: int
 ) -> Pieces:
     """The pieces of real sources, for plain SGD."""
+    solo = torch.stack([_sgd_end(x, theta, lr, steps) for x in sources])
+    return _second_half(sources, target, solo, _of_others(solo), lr, steps)
 
-    def ends(start: Tensor) -> Tensor:
-        state, sizes = TrainingState(start), [lr] * steps
-        rule = optimizer_from("sgd")
-        return torch.stack([run_stage(x, state, rule, sizes).theta for x in sources])
 
-    solo = ends(theta)
-    mean = solo.mean(0)
-    second = ends(mean)
+def _sgd_end(source: Objective, start: Tensor, lr: float, steps: int) -> Tensor:
+    return run_stage(source, TrainingState(start), optimizer_from("sgd"), [lr] * steps).theta
+
+
+def _of_others(solo: Tensor) -> Tensor:
+    """The mean of all other rows, [N, P]."""
+    return (solo.sum(0) - solo) / (len(solo) - 1)
+
+
+def _second_half(
+    sources: Sequence[Objective],
+    target: Objective,
+    solo: Tensor,
+    starts: Tensor,
+    lr: float,
+    steps: int,
+) -> Pieces:
+    """The second stages from these starts, [N, P], and what is carried back over them."""
+    both = list(zip(sources, starts, strict=True))
+    second = torch.stack([_sgd_end(x, start, lr, steps) for x, start in both])
     lam = target.gradient(second.mean(0))
-    w = [reverse_stage(x, sgd_path(x, mean, lr, steps), lam, lr) for x in sources]
+    w = [reverse_stage(x, sgd_path(x, start, lr, steps), lam, lr) for x, start in both]
     return Pieces(solo, second, torch.stack(w), lam)
 
 
 def commutator(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
     """The stage commutator of all pairs, [N, N]."""
-    m = second @ lam + (solo - solo.mean(0)) @ w.T
+    m = second @ lam + solo @ w.T - (_of_others(solo) * w).sum(1)
     return m - m.T
 
 
@@ -179,15 +195,17 @@ def _pieces_cases() -> list[tuple]:
 
 def _commutator_slip(number: int) -> Answer:
     def slip(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
-        off, ends = solo - solo.mean(0), (second @ lam).expand(len(solo), -1)
+        others, ends = _of_others(solo), (second @ lam).expand(len(solo), -1)
+        first = solo @ w.T - (others * w).sum(1)
         m = [
-            -ends - off @ w.T,
-            -ends + off @ w.T,
-            ends + w @ off.T,
-            ends + (off @ lam)[:, None],
+            -ends - first,
+            -ends + first,
+            ends + first.T,
+            ends + (solo @ lam)[:, None] - others @ lam,
             ends + solo @ w.T,
+            ends + (solo - solo.mean(0)) @ w.T,
             ends,
-            off @ w.T,
+            first,
         ][number]
         return m - m.T
 
@@ -197,49 +215,77 @@ def _commutator_slip(number: int) -> Answer:
 # 9.5
 
 
-def stage_effect(
-    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
-) -> float:
-    """The package's stage commutator for a pair and plain SGD."""
-    return predict_order_effect(a, b, target, theta, lr, steps, "stage")
+def stage_effects(
+    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
+) -> Tensor:
+    """The package's stage commutator of all pairs, for plain SGD, [N, N]."""
+    return _tournament(sources, target, theta, lr, steps, "stage")
 
 
-def _pair_cases() -> list[tuple]:
-    return [(*objectives(seed), lr, steps) for seed, lr, steps in ((97, 0.3, 5), (98, 0.2, 8))]
+def _tournament(
+    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int, method: str
+) -> Tensor:
+    named = {f"s{n}": source for n, source in enumerate(sources)}
+    return tournament(named, target, theta, lr, steps, method).matrix
+
+
+def _list_cases() -> list[tuple]:
+    cases = []
+    for seed, lr, steps in ((97, 0.3, 5), (98, 0.2, 8)):
+        (theta,) = random_vectors(seed, 13)
+        *sources, target = (Objective(network(5 * seed + n), f"s{n + 1}") for n in range(4))
+        cases.append((sources, target, theta, lr, steps))
+    return cases
 
 
 def _through(fn: Answer) -> Answer:
-    """A slip of 9.4, made with the pieces of a pair."""
-    return lambda a, b, *case: fn(*pieces((a, b), *case))[0, 1]
+    """A slip of 9.4, made with the pieces of these sources."""
+    return lambda *case: fn(*pieces(*case))
 
 
-def _around_the_start(
-    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
-) -> float:
-    solo = pieces((a, b), target, theta, lr, steps).solo
-    lam = target.gradient(solo.mean(0))
-    w = [reverse_stage(x, sgd_path(x, theta, lr, steps), lam, lr) for x in (a, b)]
-    return float(lam @ (solo[1] - solo[0]) + w[1] @ (solo[0] - theta) - w[0] @ (solo[1] - theta))
+def _from(begin: Callable[[Tensor, Tensor], Tensor]) -> Answer:
+    """Second stages begun elsewhere: at ``begin(solo, theta)``, [N, P]."""
+
+    def answer(
+        sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
+    ) -> Tensor:
+        solo = torch.stack([_sgd_end(x, theta, lr, steps) for x in sources])
+        starts = begin(solo, theta)
+        made = _second_half(sources, target, solo, starts, lr, steps)
+        m = made.second @ made.lam + solo @ made.w.T - (starts * made.w).sum(1)
+        return m - m.T
+
+    return answer
 
 
 def _target_at_the_start(
-    a: Objective, b: Objective, target: Objective, theta: Tensor, lr: float, steps: int
-) -> float:
+    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
+) -> Tensor:
     fixed = target.gradient(theta)
     linear = Objective(lambda x: fixed @ x)
-    return float(commutator(*pieces((a, b), linear, theta, lr, steps))[0, 1])
+    return commutator(*pieces(sources, linear, theta, lr, steps))
+
+
+def _truth(
+    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
+) -> Tensor:
+    effects = [
+        [0.0 if a is b else measure_order_effect(a, b, target, theta, lr, steps) for b in sources]
+        for a in sources
+    ]
+    return torch.tensor(effects, dtype=torch.float64)
 
 
 def _check_cost(answer: Answer) -> None:
-    case = _pair_cases()[0]
-    steps = case[-1]
+    case = _list_cases()[0]
+    steps, n = case[-1], len(case[0])
     with metered() as spent:
         answer(*case)
     # Exactly, a product alone books two.
-    if spent.hvps > 4 * steps:
+    if spent.hvps > 2 * n * steps:
         raise Wrong(
-            f"Right number, from {spent.hvps / 2:.0f} products; one for each step of the two "
-            f"second stages is enough, {2 * steps} in all."
+            f"Right numbers, from {spent.hvps / 2:.0f} products; one for each step of the {n} "
+            f"second stages is enough, {n * steps} in all."
         )
 
 
@@ -347,35 +393,42 @@ EXERCISES = [
                     "w_i and w_j are changed round (or the sign of the second part): in M[i, j] "
                     "source j is trained second, so w_j meets the solo end of i.",
                     "The cotangent is not pulled back: the offsets meet w, not λ.",
-                    "The mean of the solo ends is not subtracted.",
+                    "The mean of the others' solo ends is not subtracted.",
+                    "The source itself is in the mean: its second stage began at that of the "
+                    "others' solo ends.",
                     "Only the second ends; what the first stage adds is missing.",
                     "The second ends are missing: ⟨λ, e_j - e_i⟩.",
                 )
             )
         ),
         hints=(
-            "i then j: the second stage is that of j, begun at solo[i] in place of the mean.",
+            "i then j: the second stage is that of j, begun at solo[i] in place of the mean of all "
+            "but j.",
             "So it ends near second[j] + (its derivative)(solo[i] - mean); w[j] is that "
             "derivative's transpose on λ.",
-            "m[i, j] = ⟨λ, second[j]⟩ + ⟨w[j], solo[i] - mean⟩, and then m - m.T.",
+            "m[i, j] = ⟨λ, second[j]⟩ + ⟨w[j], solo[i] - mean⟩, the mean without solo[j]; then "
+            "m - m.T.",
         ),
     ),
     Exercise(
         key="9.5",
-        right=stage_effect,
-        cases=_pair_cases,
+        right=stage_effects,
+        cases=_list_cases,
         mistakes=(
-            Slip(
-                "This is the truth: it trains both orders. The prediction was asked for.",
-                lambda *case: measure_order_effect(*case),
-            ),
+            Slip("This is the truth: it trains both orders. The prediction was asked for.", _truth),
             Slip(
                 "This is the local score times (k lr)².",
-                lambda *case: predict_order_effect(*case),
+                lambda *case: _tournament(*case, "local"),
             ),
             Slip(
-                "The second stages begin at the start; begin them at the mean of the solo ends.",
-                _around_the_start,
+                "The second stages begin at the start; begin them at the mean of the others' solo "
+                "ends.",
+                _from(lambda solo, theta: theta.expand_as(solo)),
+            ),
+            Slip(
+                "The source itself is in the mean that its second stage begins at; take the "
+                "others' solo ends.",
+                _from(lambda solo, theta: solo.mean(0).expand_as(solo)),
             ),
             Slip(
                 "The target's gradient is read at the start; read it at the mean of the second "
@@ -387,7 +440,7 @@ EXERCISES = [
         ),
         also=_check_cost,
         hints=(
-            "Four stages: each source from the start, then each from the mean of the two ends.",
+            "Two stages a source: from the start, then from the mean of the others' ends.",
             "Keep the path of the second stages for the reverse sweep of 9.2.",
             "λ at the mean of the second ends; pull it back over each; then 9.4.",
         ),

@@ -141,16 +141,16 @@ course.reveal("09.local", bins[np.digitize(share, [0.7, 0.9])], f"{share:.0%}")
 #
 # The transported bracket describes smooth flows of plain SGD. For any optimizer, take the stage
 # itself, $\Phi_i$: a map from state to state, where a state is the parameters with the optimizer's
-# memory. Train each source alone from the start $z_0$: solo ends $z_i = \Phi_i(z_0)$, with mean
-# $\bar{z}$. Train each once more, from there: second ends $e_i = \Phi_i(\bar{z})$. With $\lambda$
-# the target's gradient at the mean of these,
+# memory. Train each source alone from the start $z_0$: solo ends $z_i = \Phi_i(z_0)$. Train each
+# once more, from the mean $\bar{z}_i$ of the *others'* solo ends: second ends
+# $e_i = \Phi_i(\bar{z}_i)$. With $\lambda$ the target's gradient at the mean of these,
 #
-# $$\Delta_{ij} \approx \langle \lambda,\, e_j - e_i \rangle + \langle w_j,\, z_i - \bar{z} \rangle
-# - \langle w_i,\, z_j - \bar{z} \rangle .$$
+# $$\Delta_{ij} \approx \langle \lambda,\, e_j - e_i \rangle
+# + \langle w_j,\, z_i - \bar{z}_j \rangle - \langle w_i,\, z_j - \bar{z}_i \rangle .$$
 #
 # $w_i$ is $\lambda$ carried back over the second stage, one Hessian-vector product a step: for SGD
 # $\lambda \leftarrow \lambda - lr\, H \lambda$, from the last step to the first. In words: the
-# first term asks who ends lower from the same place; the other two, how much of the first stage's
+# first term asks who ends lower after the others; the other two, how much of the first stage's
 # move is left after the second.
 
 # %% tags=["nbval-check-output"]
