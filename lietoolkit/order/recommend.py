@@ -33,9 +33,10 @@ from lietoolkit.training.optimizers import Optimizer
 from lietoolkit.training.truth import run_schedules
 
 # A gradient held for many updates of plain gradient descent acts like one long step. Above 2, lr
-# times curvature times the updates it is held for, it would leave the valley; and curvature grows
-# in training. At 1.0 some rehearsals of a language model went astray, at 0.5 none did.
-HELD_STEP = 0.5
+# times curvature times the updates it is held for, several of them leave the valley; and curvature
+# grows in training: at 1.0 some rehearsals of a language model went astray, at 0.5 none did. One
+# long step a stage has no next one to go astray in.
+HELD_STEP, ONLY_STEP = 0.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,8 @@ def rehearsal_lr(
     """
     if sweeps >= steps or optimizer.name == "adamw" or lambda_max <= 0:
         return lr  # nothing is held, or adaptive steps do not grow with the gradient
-    longest = HELD_STEP * (1 - getattr(optimizer, "beta", 0.0)) / lambda_max
+    reach = ONLY_STEP if sweeps == 1 else HELD_STEP
+    longest = reach * (1 - getattr(optimizer, "beta", 0.0)) / lambda_max
     return min(lr, longest * sweeps / steps)
 
 
