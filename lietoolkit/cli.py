@@ -12,6 +12,7 @@ import typer
 from lietoolkit.course.cli import app as course_app
 from lietoolkit.environment import keep_freed_memory
 from lietoolkit.errors import InputError
+from lietoolkit.statistics import chance
 
 if TYPE_CHECKING:
     from lietoolkit.planning import OrderPlan
@@ -275,7 +276,9 @@ def ranking(made: OrderPlan) -> str:
             note += f", the same sign in {row['survival']:.0%} of resamples"
         lines.append(f"  {place}. {name:{width}}{note}".rstrip())
     if made.better_than_reverse is not None:
-        lines.append(f"Chance that it is better than its reverse: {made.better_than_reverse:.0%}")
+        lines.append(
+            f"Chance that it is better than its reverse: {chance(made.better_than_reverse)}"
+        )
     lines.append(f"Planner: {made.planner}; {made.effort['why']}")
     for name, target in made.targets.items():
         lines.append(

@@ -8,7 +8,16 @@ from statistics import NormalDist
 
 from lietoolkit.errors import InputError
 
-__all__ = ["rank_correlation", "wilson_interval"]
+__all__ = ["chance", "rank_correlation", "wilson_interval"]
+
+
+def chance(probability: float) -> str:
+    """A calibrated probability as text; no calibration tells numbers above 99 % apart.
+
+    >>> chance(0.874), chance(0.9999)
+    ('87%', 'over 99%')
+    """
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from lietoolkit.plots import loss_text
 from lietoolkit.report.blocks import Block, bullets, figure, from_html, paragraph, safe, table
 from lietoolkit.report.checked import index_of, runs_of, steps_text
 from lietoolkit.report.limits import REHEARSED, limits, verdict
+from lietoolkit.statistics import chance
 
 __all__ = [
     "against_reverse",
@@ -287,15 +288,15 @@ def _how_sure(plan: Plan) -> list[str]:
     if plan["better_than_reverse"] is not None:
         likely = [c for c in plan["confidence"] if c.get("chance") is not None]
         text = (
-            "Chance that this order is better than its reverse: "
-            f"<strong>{_chance(plan['better_than_reverse'])}</strong>, calibrated on orders "
+            "Chance that this order is better than its reverse, trained on these very rows: "
+            f"<strong>{chance(plan['better_than_reverse'])}</strong>, calibrated on orders "
             "trained for real."
         )
         if likely:
             least = min(likely, key=lambda c: c["chance"])
             text += (
                 f" Least certain of the neighbors: {safe(least['first'])} before "
-                f"{safe(least['second'])} ({_chance(least['chance'])})."
+                f"{safe(least['second'])} ({chance(least['chance'])})."
             )
         lines.append(text)
     known = [c for c in plan["confidence"] if c.get("survival") is not None]
@@ -303,8 +304,8 @@ def _how_sure(plan: Plan) -> list[str]:
         firm = sum(c["survival"] >= 0.9 for c in known)
         least = min(known, key=lambda c: c["survival"])
         lines.append(
-            f"Stability: {firm} of {len(known)} neighboring pairs keep their order in at least "
-            f"90% of {known[0].get('resamples', 0)} redraws of the data. Least stable: "
+            f"With other rows of the same sources: {firm} of {len(known)} neighboring pairs keep "
+            f"their order in at least 90% of {known[0].get('resamples', 0)} redraws. Least stable: "
             f"{safe(least['first'])} before {safe(least['second'])} ({least['survival']:.0%})."
         )
     runs = runs_of(plan)
@@ -320,10 +321,6 @@ def _how_sure(plan: Plan) -> list[str]:
     elif not runs:
         lines.append("Not checked by training. This is a prediction.")
     return lines
-
-
-def _chance(value: float) -> str:
-    return "over 99%" if value > 0.99 else f"{value:.0%}"
 
 
 def _horizon_note(plan: Plan, steps: int) -> str:
