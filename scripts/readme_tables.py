@@ -17,6 +17,7 @@ from statistics import mean
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import frontier  # noqa: E402
+import stage  # noqa: E402
 from common import summary  # noqa: E402
 from orders import standings  # noqa: E402
 from pairs import accuracies  # noqa: E402
@@ -124,6 +125,28 @@ def frontier_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def stage_table(results: list[dict]) -> str:
+    """Per optimizer and number of steps: the stage commutator beside what else there is."""
+    if not results:
+        return NONE_YET
+    head = ["model", "objective", "trained with", "steps", "decisions",
+            "stage commutator, 95 % interval", "larger half", "local score",
+            "best solo last / first"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        settings = result["settings"]
+        for k, row in stage.accuracies(result).items():
+            one = row["stage"]
+            interval = f"{percent(one['low'])} to {percent(one['high'])}"
+            last, first = (percent(row[f"best solo {side}"]["right"]) for side in ("last", "first"))
+            lines.append([
+                settings["model"], settings["objective"], settings["optimizer"], str(k),
+                str(row["n"]), f"**{percent(one['right'])}** ({interval})",
+                percent(one["larger half"]), percent(row["local"]["right"]), f"{last} / {first}",
+            ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def costs_table(results: list[dict]) -> str:
     """One line per result file and way to make a gradient with a product."""
     if not results:
@@ -205,6 +228,7 @@ def main() -> None:
         "orders": orders_table(read_results(RESULTS, "orders")),
         "frontier": frontier_table(read_results(RESULTS, "frontier")),
         "abstention": abstention_table(read_results(RESULTS, "abstention")),
+        "stage": stage_table(read_results(RESULTS, "stage")),
         "calibration": calibration_table(json.loads((RESULTS / "calibration.json").read_text())),
         "costs": costs_table(read_results(RESULTS, "hvp")),
     }
