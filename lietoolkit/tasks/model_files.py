@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """``config.json`` of a model folder that needs no code of its own (unless allowed)."""
+    """``config.json`` of a model folder that brings or fetches no code (unless allowed)."""
     path = folder / "config.json"
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
@@ -85,12 +85,35 @@ def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
                 f"(auto_map). Read that code; if you trust it, pass trust_remote_code=True "
                 f"(--trust-remote-code)."
             )
+    kernel = None if trust_remote_code else _hub_kernel(config)
+    if kernel:
+        raise InputError(
+            f"model: {path} wants to fetch and run the code {kernel!r} (attention or experts "
+            f"implementation). Remove that entry; if you trust the code, pass "
+            f"trust_remote_code=True (--trust-remote-code)."
+        )
     if config.get("quantization_config"):
         raise InputError(
             f"model: {path} describes quantized weights, which have no usable gradients. "
             f"Use the unquantized model."
         )
     return config
+
+
+def _hub_kernel(config: Any) -> str | None:
+    """The first repository that a configuration, or a part of it, names as an implementation."""
+    if not isinstance(config, dict):
+        return None
+    for name, value in config.items():
+        if "_implementation" not in name:
+            found = _hub_kernel(value)
+        else:
+            # One name, or one for each part of the model.
+            names = value.values() if isinstance(value, dict) else [value]
+            found = next((n for n in names if isinstance(n, str) and "/" in n), None)
+        if found:
+            return found
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:
