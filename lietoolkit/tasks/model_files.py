@@ -7,6 +7,7 @@ Headers, settings and file names are read, never weights and never code. Each pr
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
                 f"(auto_map). Read that code; if you trust it, pass trust_remote_code=True "
                 f"(--trust-remote-code)."
             )
-    kernel = None if trust_remote_code else _hub_kernel(config)
-    if kernel:
+    kernel = None if trust_remote_code else next(_hub_kernels(config), None)
+    if kernel is not None:
         raise InputError(
             f"model: {path} wants to fetch and run the code {kernel!r} (attention or experts "
             f"implementation). Remove that entry; if you trust the code, pass "
@@ -100,20 +101,16 @@ def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     return config
 
 
-def _hub_kernel(config: Any) -> str | None:
-    """The first repository that a configuration, or a part of it, names as an implementation."""
-    if not isinstance(config, dict):
-        return None
-    for name, value in config.items():
-        if "_implementation" not in name:
-            found = _hub_kernel(value)
-        else:
-            # One name, or one for each part of the model.
-            names = value.values() if isinstance(value, dict) else [value]
-            found = next((n for n in names if isinstance(n, str) and "/" in n), None)
-        if found:
-            return found
-    return None
+def _hub_kernels(value: Any, inside: bool = False) -> Iterator[str]:
+    """Repositories that a configuration, or a part of it, names as implementation of something."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _hub_kernels(inner, inside or "_implementation" in name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _hub_kernels(inner, inside)
+    elif inside and isinstance(value, str) and "/" in value:
+        yield value
 
 
 def weight_files(folder: Path) -> list[Path]:
