@@ -57,7 +57,8 @@ def test_source_distribution_holds_what_a_packager_needs(built: Path) -> None:
               "tests/conftest.py", "tests/test_release.py", "notebooks/index.ipynb",
               "notebooks/src/report.py", "exercises/src/01_flows_and_brackets.py",
               "scripts/make_course_model.py", "benchmarks/results/hvp-course.json",
-              "examples/batch_reports.py", "lietoolkit/models/course/model.safetensors"]  # fmt: skip
+              "examples/batch_reports.py",
+              "lietoolkit/models/course/model.safetensors"]  # fmt: skip
     assert not [name for name in needed if name not in names]
     assert not [n for n in names if "__pycache__" in n or "checkpoint.ipynb" in n]
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
