@@ -106,7 +106,7 @@ oldest: wheel constraints-oldest.txt
 	@test -x $(OLD)/bin/python || $(PYTHON) -m venv $(OLD)
 	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c constraints-oldest.txt "$$(ls out/dist/*.whl)[dev]"
-	OMP_NUM_THREADS=1 $(OLD)/bin/pytest -n 2 -W default $(ARGS) tests
+	LIETOOLKIT_NOTEBOOKS=$(CURDIR)/notebooks OMP_NUM_THREADS=1 $(OLD)/bin/pytest -n 2 -W default $(ARGS) tests
 
 sbom: .venv/installed-dev
 	@mkdir -p out
