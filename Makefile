@@ -19,7 +19,8 @@ OUT ?= out
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install report course pages test lint types contract unit planted slow notebooks format pins clean
+.PHONY: help install report course pages test lint types contract unit planted wheel slow notebooks \
+  oldest sbom format pins clean
 
 help:
 	@echo 'make report      plan, prove and report; MODEL= SOURCES=folder TARGET=file OBJECTIVE=lm|sft|dpo'
@@ -27,7 +28,10 @@ help:
 	@echo 'make course      open the course in JupyterLab'
 	@echo 'make pages       write the course as HTML pages that need no network, into out/pages'
 	@echo 'make test        all that continuous integration runs'
-	@echo '  lint types contract unit planted slow notebooks: its parts'
+	@echo '  lint types contract unit planted wheel slow notebooks: its parts'
+	@echo 'make wheel       wheel and source distribution, into out/dist'
+	@echo 'make oldest      the fast tests on the oldest versions that are supported (slow to install)'
+	@echo 'make sbom        what is in .venv as a CycloneDX file, out/sbom.json'
 	@echo 'make format      format the code'
 	@echo 'make install     install everything into .venv'
 	@echo 'make pins        write constraints.txt and environment.yml from what is in .venv'
@@ -59,7 +63,7 @@ install: .venv/installed-dev
 	@touch $@
 
 # --- make test: one part a line, in order of cost --------------------------------------------
-test: lint types contract unit planted slow notebooks
+test: lint types contract unit planted wheel slow notebooks
 	@echo 'All tests passed.'
 
 lint: .venv/installed-dev
@@ -79,6 +83,11 @@ unit: .venv/installed-dev
 planted: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py
 
+# The source distribution first, and the wheel from it: what a packager gets is what we give.
+wheel: .venv/installed-dev
+	rm -rf out/dist
+	$(BIN)/python -m build --outdir out/dist .
+
 # Two processes, as above; whoever is free takes over waiting tests, which differ much in length.
 slow: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist worksteal
@@ -88,6 +97,21 @@ slow: .venv/installed-dev
 COURSE := $(filter-out notebooks/report.ipynb,$(wildcard notebooks/*.ipynb))
 notebooks: .venv/installed-dev
 	$(if $(COURSE),OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax -W default $(COURSE),@echo 'no course notebooks yet')
+
+# --- the other end of the supported range, and what a release consists of --------------------
+# The fast tests, from the wheel, in an environment of its own. Old versions warn about much that
+# newer ones have settled, so warnings are no errors here. ARGS goes to pytest.
+OLD := .venv/oldest
+oldest: wheel constraints-oldest.txt
+	@test -x $(OLD)/bin/python || $(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-oldest.txt "$$(ls out/dist/*.whl)[dev]"
+	LIETOOLKIT_NOTEBOOKS=$(CURDIR)/notebooks OMP_NUM_THREADS=1 $(OLD)/bin/pytest -n 2 -W default $(ARGS) tests
+
+sbom: .venv/installed-dev
+	@mkdir -p out
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file out/sbom.json $(BIN)/python
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

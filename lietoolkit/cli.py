@@ -157,12 +157,53 @@ def models_list() -> None:
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Option(help="also estimate the memory of a plan")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="time and memory on paper; the options below")
+    ] = False,
+    parameters: Annotated[
+        list[str] | None, typer.Option(help="of the model, e.g. 7B; several times")
+    ] = None,
+    sources: Annotated[list[int] | None, typer.Option(help="how many; several times")] = None,
+    gpus: Annotated[list[int] | None, typer.Option(help="how many; several times")] = None,
+    tokens: Annotated[str, typer.Option(help="read of each source")] = "65536",
+    microbatch: Annotated[int, typer.Option(help="tokens at once on a GPU")] = 256,
+    flops: Annotated[str, typer.Option(help="operations a second of a GPU")] = "67T",
+    utilisation: Annotated[float, typer.Option(help="share of them that is reached")] = 0.5,
+    gpu_memory: Annotated[str, typer.Option(help="bytes of a GPU")] = "80B",
+    bytes_per_parameter: Annotated[float, typer.Option(help="4: float32")] = 4,
+    exact: Annotated[bool, typer.Option("--exact", help="exact second derivatives")] = False,
+    trainable: Annotated[
+        str | None, typer.Option(help="parameters planned over, e.g. 40M; default: all")
+    ] = None,
+    bandwidth: Annotated[str, typer.Option(help="bytes a second of a GPU between nodes")] = "50B",
+    node_bandwidth: Annotated[str, typer.Option(help="... inside a node")] = "450B",
+    node: Annotated[int, typer.Option(help="GPUs of a node")] = 8,
 ) -> None:
-    """Versions, device, memory, and what would not fit."""
+    """Versions, device, memory, and what would not fit; or a plan on paper (--estimate)."""
     from lietoolkit.doctor import doctor as examine
     from lietoolkit.doctor import format_doctor
 
-    typer.echo(format_doctor(examine(model)))
+    if not estimate:
+        typer.echo(format_doctor(examine(model)))
+        return
+    from lietoolkit import estimate as paper
+
+    number = paper.read_count
+    assume = paper.Assumptions(
+        tokens=number(tokens), microbatch=microbatch, flops=number(flops),
+        utilisation=utilisation, bandwidth=number(bandwidth),
+        node_bandwidth=number(node_bandwidth), node=node, gpu_memory=number(gpu_memory),
+        bytes_per_parameter=bytes_per_parameter, exact=exact,
+        trainable=number(trainable) if trainable else None,
+    )  # fmt: skip
+    counts = [number(text) for text in parameters or ()]
+    if model is not None:
+        counts.append(examine(model)["estimates"][0]["bytes"]["model"] / 4)
+    typer.echo(
+        paper.format_estimate(
+            counts or paper.PARAMETERS, sources or paper.SOURCES, gpus or paper.GPUS, assume
+        )
+    )
 
 
 def named(

@@ -67,24 +67,26 @@ def plan_memory(
     sources: int = SOURCES,
     rows: int = ROWS,
     tokens: int = TOKENS,
+    bytes_per_parameter: float = 4,
 ) -> dict[str, int]:
-    """Rough bytes that a local tournament keeps at its peak, computing in float32.
+    """Rough bytes that a local tournament keeps at its peak.
 
-    With P parameters and N sources: the model 4P; theta, a gradient, a direction, a Hessian-vector
-    product and the target's gradient 20P; the stored g_i and H_i g_E of every source in float16
-    2N x 2P; and the activations of one gradient of ``rows`` x ``tokens`` tokens,
-    4 (layers (10 hidden + 4 intermediate) + 4 vocabulary) bytes a token, which is what a Llama
-    block keeps for the backward pass. An exact HVP keeps about 2.7 times the activations.
+    With P parameters of b = 4 bytes (float32) and N sources: the model bP; theta, a gradient, a
+    direction, a Hessian-vector product and the target's gradient 5bP; the stored g_i and H_i g_E
+    of every source in float16 2N x 2P; and the activations of one gradient of ``rows`` x
+    ``tokens`` tokens, b (layers (10 hidden + 4 intermediate) + 4 vocabulary) bytes a token, which
+    is what a Llama block keeps for the backward pass. An exact HVP keeps about 2.7 times the
+    activations.
 
     >>> plan_memory(1000, layers=1, hidden=1, intermediate=1, vocabulary=1, rows=1, tokens=1)
     {'model': 4000, 'vectors': 20000, 'sources': 24000, 'activations': 72}
     """
-    per_token = 4 * (layers * (10 * hidden + 4 * intermediate) + 4 * vocabulary)
+    per_token = layers * (10 * hidden + 4 * intermediate) + 4 * vocabulary
     return {
-        "model": 4 * parameters,
-        "vectors": 20 * parameters,
+        "model": round(bytes_per_parameter * parameters),
+        "vectors": round(5 * bytes_per_parameter * parameters),
         "sources": 2 * sources * 2 * parameters,
-        "activations": per_token * rows * tokens,
+        "activations": round(bytes_per_parameter * per_token * rows * tokens),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import os
 import sys
 from collections.abc import Mapping
@@ -19,13 +20,18 @@ def execute_notebook(
     Args:
         source: the notebook.
         target: where the executed copy goes.
-        parameters: put in behind the cell tagged ``parameters``.
+        parameters: put in behind the cell tagged ``parameters``; names must be identifiers.
         cwd: the notebook's working folder; default the target's.
 
     Raises:
-        InputError: papermill is missing, or the notebook itself raised an InputError.
+        InputError: papermill is missing, a name is no identifier, or the notebook itself raised
+            an InputError.
         RuntimeError: a cell failed.
     """
+    for name in parameters:
+        # papermill writes "name = value" into a cell: it quotes the value, but not the name.
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise InputError(f"parameter {name!r}: expected a name, such as seed")
     try:
         import papermill
         from papermill.exceptions import PapermillExecutionError

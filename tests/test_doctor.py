@@ -48,12 +48,13 @@ def machine(monkeypatch, free):
 
 def test_report_names_versions_devices_and_models():
     report = doctor()
-    assert report["versions"]["torch"] == torch.__version__
+    number = torch.__version__.split("+")[0]  # metadata may leave out the build
+    assert report["versions"]["torch"].split("+")[0] == number
     assert report["devices"][0]["name"] == "cpu"
     assert 0 < report["devices"][0]["free"] <= report["devices"][0]["total"]
     assert report["models"]["smollm2-135m"] is None
     text = format_doctor(json.loads(json.dumps(report)))
-    assert torch.__version__ in text and "lietoolkit models get smollm2-135m" in text
+    assert number in text and "lietoolkit models get smollm2-135m" in text
 
 
 def test_missing_packages_and_course_model(monkeypatch):

@@ -12,6 +12,7 @@ from typing import Any
 from lietoolkit.errors import InputError
 
 PROFILES = ("ci", "laptop", "gpu")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 # name -> (type, default, what it is)
 PARAMETERS: dict[str, tuple[type, Any, str]] = {
     "profile": (str, "laptop", "ci (small and quick), laptop (a real model), or gpu"),
@@ -76,6 +77,11 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"parameter 'profile': expected one of {', '.join(PROFILES)}; "
             f"found {found['profile']!r}"
+        )
+    if found["device"] not in DEVICES:
+        raise InputError(
+            f"parameter 'device': expected auto or one of {', '.join(DEVICES[1:])}; "
+            f"found {found['device']!r}"
         )
     if not 0 <= found["seed"] < 2**31:
         raise InputError(f"parameter 'seed': expected 0 or more, found {found['seed']}")

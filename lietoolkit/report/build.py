@@ -10,6 +10,7 @@ from typing import Any
 
 from lietoolkit.errors import InputError
 from lietoolkit.execution import execute_notebook
+from lietoolkit.report.explorer import script_source
 from lietoolkit.report.reading import check_parameters, read_plan
 
 __all__ = ["build_report", "template_path"]
@@ -79,5 +80,6 @@ def _export(notebook: Path, title: str) -> str:
         extra_loaders=[FileSystemLoader(str(_HERE))],
         exclude_anchor_links=True,
     )
-    body, _ = exporter.from_filename(str(notebook), resources={"lietoolkit_title": title})
+    resources = {"lietoolkit_title": title, "lietoolkit_script": script_source()}
+    body, _ = exporter.from_filename(str(notebook), resources=resources)
     return str(body)

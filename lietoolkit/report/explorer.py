@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -10,7 +12,9 @@ from typing import Any
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.report.blocks import Block, from_html, safe
 
-__all__ = ["explorer", "explorer_data"]
+__all__ = ["explorer", "explorer_data", "script_source"]
+
+_HERE = files("lietoolkit.report")
 
 
 def explorer_data(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +42,19 @@ def explorer_data(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def script_source() -> str:
+    """The explorer's script as the page's security policy names it: a hash of its text.
+
+    A browser that obeys the policy runs this script and no other, whatever got into the page.
+    """
+    digest = hashlib.sha256(_script().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _script() -> str:
+    return (_HERE / "explorer.js").read_text(encoding="utf-8")
+
+
 def explorer(plan: Mapping[str, Any]) -> list[Block]:
     """The explorer of a plan; without a script engine, the planned order as a plain list.
 
@@ -45,9 +62,8 @@ def explorer(plan: Mapping[str, Any]) -> list[Block]:
     """
     data = safe(json.dumps(explorer_data(plan), ensure_ascii=False, allow_nan=False))
     listed = "".join(f"<li>{safe(name)}</li>" for name in plan["order"])
-    here = files("lietoolkit.report")
-    css = (here / "explorer.css").read_text(encoding="utf-8")
-    js = (here / "explorer.js").read_text(encoding="utf-8")
+    css = (_HERE / "explorer.css").read_text(encoding="utf-8")
+    js = _script()
     markup = (
         f'<style>{css}</style><div class="lt-explorer" data-plan="{data}"><ol>{listed}</ol>'
         "<p>Moving the sources needs a browser that runs scripts.</p></div>"

@@ -7,6 +7,7 @@ Headers, settings and file names are read, never weights and never code. Each pr
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """``config.json`` of a model folder that needs no code of its own (unless allowed)."""
+    """``config.json`` of a model folder that brings or fetches no code (unless allowed)."""
     path = folder / "config.json"
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
@@ -85,12 +86,31 @@ def check_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
                 f"(auto_map). Read that code; if you trust it, pass trust_remote_code=True "
                 f"(--trust-remote-code)."
             )
+    kernel = None if trust_remote_code else next(_hub_kernels(config), None)
+    if kernel is not None:
+        raise InputError(
+            f"model: {path} wants to fetch and run the code {kernel!r} (attention or experts "
+            f"implementation). Remove that entry; if you trust the code, pass "
+            f"trust_remote_code=True (--trust-remote-code)."
+        )
     if config.get("quantization_config"):
         raise InputError(
             f"model: {path} describes quantized weights, which have no usable gradients. "
             f"Use the unquantized model."
         )
     return config
+
+
+def _hub_kernels(value: Any, inside: bool = False) -> Iterator[str]:
+    """Repositories that a configuration, or a part of it, names as implementation of something."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _hub_kernels(inner, inside or "_implementation" in name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _hub_kernels(inner, inside)
+    elif inside and isinstance(value, str) and "/" in value:
+        yield value
 
 
 def weight_files(folder: Path) -> list[Path]:
