@@ -79,7 +79,9 @@ def style_addresses(text: str) -> list[str]:
 def check_site(folder: Path) -> list[str]:
     """What is wrong with the pages and style sheets of a folder, sorted; empty when all is well."""
     folder = folder.resolve()
-    pages = {path: read_page(path) for path in folder.rglob("*.html")}
+    # What lies under _static is material, among it a theme's templates.
+    paths = [p for p in folder.rglob("*.html") if "_static" not in p.parts]
+    pages = {path: read_page(path) for path in paths}
     found = [] if pages else [f"{folder}: expected pages, found none"]
 
     def leads_to(place: Path, address: str) -> Path | None:
