@@ -47,6 +47,9 @@ maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+# The empty line that ends an example's output is for doctest, not for the reader.
+highlight_options = {"pycon": {"stripnl": True}}
+
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -56,7 +59,9 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": []}
+# Pages that stand alone have no section to list.
+ALONE = ("index", "quickstart", "which-planner", "limits", "comparison", "results", "command-line")
+html_sidebars = {name: [] for name in ALONE}
 html_theme_options = {
     "logo": {"text": "lietoolkit"},
     "header_links_before_dropdown": 6,

@@ -17,6 +17,16 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not p.is_relative_to(DOCS / "course"))
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+# What reaches beyond the right edge and cannot be scrolled to.
+CUT_OFF = """[...document.querySelectorAll("article img, article table, article pre, article svg")]
+  .filter((x) => x.getBoundingClientRect().right > innerWidth + 1)
+  .filter((x) => {
+    for (let y = x; y; y = y.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(y).overflowX) && y.tagName !== "HTML"
+          && y.getBoundingClientRect().right <= innerWidth + 1) return false;
+    return true;
+  })
+  .map((x) => x.outerHTML.slice(0, 80))"""
 
 GOOD = {
     "index.html": """<link rel="stylesheet" href="style.css"><link rel="canonical" href="https://a.b">
@@ -236,6 +246,7 @@ def test_a_browser_asks_for_nothing_and_phones_see_everything(site) -> None:
                 page.goto(f"file://{site}/{name}")
                 wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert wide <= 0, f"{name} is {wide} pixels wider than a phone"
+                assert page.evaluate(CUT_OFF) == [], name
         browser.close()
     assert errors == []
     assert len(asked) > len(pages)

@@ -62,9 +62,10 @@ def budgets_table() -> str:
     for result in results():
         cells = []
         for _, auto, _, _, random in compared(result):
-            pair = [f"{auto:.2f}", f"{random:.2f}"]
+            # Adding 0 turns a rounded -0.0 into 0.0.
+            pair = [f"{round(share, 2) + 0.0:.2f}" for share in (auto, random)]
             pair[auto < random] = f"**{pair[auto < random]}**"
-            cells.append(" / ".join(pair))
+            cells.append("\u00a0/\u00a0".join(pair))
         s = result["settings"]
         lines.append([f"{name_of(result)}, {s['sources']} sources", str(plans(result)), *cells])
     return table(head, lines)
@@ -94,7 +95,8 @@ def settings_sections(folder: Path) -> str:
         s = result["settings"]
         parts.append(
             f"### {name_of(result)}\n\n{s['sources']} sources, {plans(result)} plans.\n\n"
-            f"```{{image}} figures/{figure.name}\n:class: lt-wide\n:alt: {alt}\n```\n\n"
+            f"::::{{container}} lt-scroll\n:::{{image}} figures/{figure.name}\n"
+            f":class: lt-wide\n:alt: {alt}\n:::\n::::\n\n"
             f"<details><summary>The numbers</summary>\n\n{numbers}\n\n</details>\n"
         )
     return "\n".join(parts)
@@ -106,7 +108,7 @@ def draw(result: dict, path: Path) -> str:
     points = {name: (mean(r["cost"]), mean(r["gap share"])) for name, r in rows.items()}
     found = compared(result)
     with rc_context({"svg.hashsalt": "lietoolkit", "font.size": 11}):
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
         ax = figure.subplots()
         ax.axhline(0, color=GRAY, linewidth=0.8)
         spent, auto, low, high, _ = zip(*found, strict=True)
@@ -125,11 +127,12 @@ def draw(result: dict, path: Path) -> str:
         single = sorted(p for n, p in points.items() if n.startswith(SINGLE))
         ax.plot(*zip(*single, strict=True), "x", color=PINK, label="sorted by a single figure")
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set_ylim(max(-1.0, min(0.0, *(y for _, y in points.values())) - 0.1), 1.05)
         ax.set_xlabel("price, in training runs of all sources")
         ax.set_ylabel("gap share: 0 median, 1 best order")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        figure.legend(fontsize="small", frameon=False, loc="outside lower center", ncols=3)
         figure.savefig(path, metadata={"Date": None})
     gains = "; ".join(f"{x:.2g} runs {y:.2f} against {z:.2f}" for x, y, _, _, z in found)
     return f'Gain of "auto" against random orders by price. {name_of(result)}: {gains}.'
