@@ -52,7 +52,9 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if unknown:
         raise ExtensionError(f"{docname}: no table is called {', '.join(unknown)}")
     source[0] = readme_tables.fill(source[0], {n: _made(docs, n) for n in names}, docname)
-    for path in readme_tables.RESULTS.glob("*.json"):
+    # The page is read again when the results change, or what makes tables of them.
+    makers = [*Path(__file__).parent.glob("*.py"), Path(readme_tables.__file__)]
+    for path in [*readme_tables.RESULTS.glob("*.json"), *makers]:
         app.env.note_dependency(str(path))
 
 
