@@ -247,6 +247,7 @@ def test_a_browser_asks_for_nothing_and_phones_see_everything(site) -> None:
                 wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert wide <= 0, f"{name} is {wide} pixels wider than a phone"
                 assert page.evaluate(CUT_OFF) == [], name
+            page.wait_for_selector("#search-results li a")  # the last of the pages found something
         browser.close()
     assert errors == []
     assert len(asked) > len(pages)
