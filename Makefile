@@ -19,14 +19,15 @@ OUT ?= out
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install report course pages test lint types contract unit planted wheel slow notebooks \
-  oldest sbom format pins clean
+.PHONY: help install report course pages docs test lint types contract unit planted wheel slow \
+  notebooks oldest sbom format pins clean
 
 help:
 	@echo 'make report      plan, prove and report; MODEL= SOURCES=folder TARGET=file OBJECTIVE=lm|sft|dpo'
 	@echo '                 OPTIMIZER= STEPS= LR= VERIFY= OUT= ARGS= as in lietoolkit plan --help'
 	@echo 'make course      open the course in JupyterLab'
 	@echo 'make pages       write the course as HTML pages that need no network, into out/pages'
+	@echo 'make docs        write the documentation site, which needs no network, into out/docs'
 	@echo 'make test        all that continuous integration runs'
 	@echo '  lint types contract unit planted wheel slow notebooks: its parts'
 	@echo 'make wheel       wheel and source distribution, into out/dist'
@@ -49,6 +50,11 @@ course: .venv/installed-course
 
 pages: .venv/installed-course
 	$(BIN)/lietoolkit course pages
+
+# --- the documentation site ------------------------------------------------------------------
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
+	$(BIN)/python scripts/check_site.py out/docs
 
 # --- installing ------------------------------------------------------------------------------
 install: .venv/installed-dev

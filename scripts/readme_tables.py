@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -93,35 +94,48 @@ def orders_table(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+FRONTIER_HEAD = ["budget, training runs", "spent with the tournament",
+                 "auto, gap share, 95 % interval", "random search",
+                 "best baseline, in hindsight", "planning from the end"]  # fmt: skip
+
+
+def frontier_rows(result: dict) -> list[list[str]]:
+    """Of one result file: what each budget gains, in the columns of ``FRONTIER_HEAD``."""
+    rows = frontier.standings(result)
+    share = {name: mean(row["gap share"]) for name, row in rows.items()}
+    cost = {name: mean(row["cost"]) for name, row in rows.items()}
+    lines = []
+    for budget in frontier.BUDGETS:
+        center, low, high = summary(rows[f"auto, budget {budget:g}"]["gap share"])
+        spent = cost[f"auto, budget {budget:g}"]
+        affordable = [name for name in rows if cost[name] <= spent + 0.01]
+        simple = [n for n in affordable if n.endswith(("small first", "large first"))]
+        planned = [n for n in affordable if n.startswith("from the end, exact, m=")]
+        best = max(simple, key=share.__getitem__, default=None)
+        lines.append([
+            f"{budget:g}", f"{spent:.2f}", f"{center:.2f} ({low:.2f} to {high:.2f})",
+            f"{share[f'random, best of {max(1, int(spent))}']:.2f}",
+            f"{share[best]:.2f} ({best})" if best else "",
+            f"{share[max(planned, key=cost.__getitem__)]:.2f}" if planned else "",
+        ])  # fmt: skip
+    return lines
+
+
 def frontier_table(results: list[dict]) -> str:
     """At every budget: what "auto" gains, random search, and the best of all baselines."""
     if not results:
         return NONE_YET
-    head = ["model", "objective", "trained with", "sources", "draws", "budget, training runs",
-            "spent with the tournament", "auto, gap share, 95 % interval", "random search",
-            "best baseline, in hindsight", "planning from the end"]  # fmt: skip
+    head = ["model", "objective", "trained with", "sources", "draws", *FRONTIER_HEAD]
     lines = [head, ["---"] * len(head)]
     for result in results:
-        settings, rows = result["settings"], frontier.standings(result)
-        share = {name: mean(row["gap share"]) for name, row in rows.items()}
-        cost = {name: mean(row["cost"]) for name, row in rows.items()}
+        settings = result["settings"]
         trained = f"{settings['optimizer']}, {settings['steps']} steps, {settings['schedule']}"
-        for budget in frontier.BUDGETS:
-            auto = rows[f"auto, budget {budget:g}"]["gap share"]
-            center, low, high = summary(auto)
-            spent = cost[f"auto, budget {budget:g}"]
-            affordable = [name for name in rows if cost[name] <= spent + 0.01]
-            simple = [n for n in affordable if n.endswith(("small first", "large first"))]
-            planned = [n for n in affordable if n.startswith("from the end, exact, m=")]
-            best = max(simple, key=share.__getitem__, default=None)
-            lines.append([
-                settings["model"], "" if settings["model"] == "networks" else settings["objective"],
-                trained, str(settings["sources"]), str(len(auto)), f"{budget:g}", f"{spent:.2f}",
-                f"{center:.2f} ({low:.2f} to {high:.2f})",
-                f"{share[f'random, best of {max(1, int(spent))}']:.2f}",
-                f"{share[best]:.2f} ({best})" if best else "",
-                f"{share[max(planned, key=cost.__getitem__)]:.2f}" if planned else "",
-            ])  # fmt: skip
+        plans = sum(len(draw["targets"]) for draw in result["draws"].values())
+        about = [
+            settings["model"], "" if settings["model"] == "networks" else settings["objective"],
+            trained, str(settings["sources"]), str(plans),
+        ]  # fmt: skip
+        lines += [[*about, *row] for row in frontier_rows(result)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -202,37 +216,44 @@ def calibration_table(result: dict) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def read_result(path: Path) -> dict:
+    """One result file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_results(folder: Path, kind: str) -> list[dict]:
     """Results of one benchmark, "pairs" or "orders" and so on, real models first."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
     return sorted(found, key=lambda r: r["settings"]["model"] == "course")
 
 
-def fill(text: str, tables: dict[str, str]) -> str:
-    """The text with every marked table replaced.
+def fill(text: str, tables: dict[str, str], file: str = "README.md") -> str:
+    """The text of a file with every marked table replaced.
 
     Every marker must have its table, and every table its marker.
     """
     marked = re.compile(r"(<!-- table:(\w+) -->\n).*?(\n?<!-- /table -->)", re.DOTALL)
     names = [name for _, name, _ in marked.findall(text)]
     if sorted(names) != sorted(tables):
-        sys.exit(f"README.md: expected the tables {sorted(tables)}, found {sorted(names)}")
+        sys.exit(f"{file}: expected the tables {sorted(tables)}, found {sorted(names)}")
     return marked.sub(lambda m: f"{m[1]}{tables[m[2]]}\n<!-- /table -->", text)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "pairs": lambda: pairs_table(read_results(RESULTS, "pairs")),
+    "orders": lambda: orders_table(read_results(RESULTS, "orders")),
+    "frontier": lambda: frontier_table(read_results(RESULTS, "frontier")),
+    "abstention": lambda: abstention_table(read_results(RESULTS, "abstention")),
+    "stage": lambda: stage_table(read_results(RESULTS, "stage")),
+    "calibration": lambda: calibration_table(read_result(RESULTS / "calibration.json")),
+    "costs": lambda: costs_table(read_results(RESULTS, "hvp")),
+}
 
 
 def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
-    tables = {
-        "pairs": pairs_table(read_results(RESULTS, "pairs")),
-        "orders": orders_table(read_results(RESULTS, "orders")),
-        "frontier": frontier_table(read_results(RESULTS, "frontier")),
-        "abstention": abstention_table(read_results(RESULTS, "abstention")),
-        "stage": stage_table(read_results(RESULTS, "stage")),
-        "calibration": calibration_table(json.loads((RESULTS / "calibration.json").read_text())),
-        "costs": costs_table(read_results(RESULTS, "hvp")),
-    }
-    filled = fill(text, tables)
+    filled = fill(text, {name: make() for name, make in TABLES.items()})
     if "--check" in sys.argv[1:]:
         if filled != text:
             sys.exit("README.md does not fit the results; run python scripts/readme_tables.py")

@@ -13,7 +13,7 @@ EXACT_LIMIT = 14
 
 
 def order_value(matrix: np.ndarray, order: Sequence[int]) -> float:
-    r"""Predicted loss of an order, up to a constant: :math:`\frac12\sum_{i\ before\ j} M_{ij}`.
+    r"""Predicted loss of an order, up to a constant: :math:`\frac{1}{2}\sum_{i\ before\ j} M_{ij}`.
 
     M is antisymmetric, so a pair turned round changes the value by :math:`M_{ij}`.
 

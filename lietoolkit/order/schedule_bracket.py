@@ -24,7 +24,7 @@ def schedule_bracket(
     r"""Displacement between an order and its reverse, per squared step size.
 
     .. math:: B_\pi = \sum_{i\ \mathrm{before}\ j} b_{ij}
-        = \sum_j H_j \Big(\sum_{i\ before\ j} g_i - \sum_{i\ after\ j} g_i\Big)
+        = \sum_j H_j \left(\sum_{i\ before\ j} g_i - \sum_{i\ after\ j} g_i\right)
 
     so :math:`\theta_\pi - \theta_{\mathrm{reverse}} = k^2\eta^2 B_\pi` to leading order, and the
     difference in any loss L is :math:`k^2\eta^2 \langle \nabla L, B_\pi\rangle`. One product per

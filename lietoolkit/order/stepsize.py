@@ -89,7 +89,7 @@ def step_size(
     r"""The rule :math:`\eta\,\lambda_{\max} = 0.1` for the stiffest source.
 
     One product along each source's gradient tells which is stiffest, by
-    :math:`\|Hg\| / \|g\| \le \max_i |\lambda_i|`; the others are spent on that one alone.
+    :math:`\|Hg\| / \|g\| \leq \max_i |\lambda_i|`; the others are spent on that one alone.
 
     Args:
         sources: objectives by name.

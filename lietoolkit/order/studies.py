@@ -101,7 +101,7 @@ def best_of_random(losses: np.ndarray | Sequence[float], runs: int) -> float:
     With the n losses sorted, the i-th (from 0) is the lowest of B drawn when it is drawn and the
     others come from the n - 1 - i above it:
 
-    .. math:: \sum_i L_{(i)} \binom{n-1-i}{B-1} \Big/ \binom{n}{B}
+    .. math:: \sum_i L_{(i)} \binom{n-1-i}{B-1} / \binom{n}{B}
 
     Raises:
         InputError: fewer than one run or more than there are losses.

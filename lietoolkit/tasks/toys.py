@@ -22,7 +22,7 @@ def bowl(
 ) -> Objective:
     r"""A quadratic bowl in the plane: curvature ``stiffness`` along one axis and 1 along the other.
 
-    .. math:: L(x) = \tfrac12 (x - c)^\top H (x - c),\quad
+    .. math:: L(x) = \frac{1}{2} (x - c)^\top H (x - c),\quad
         H = R(\phi)\,\mathrm{diag}(\text{stiffness}, 1)\,R(\phi)^\top
 
     Args:
@@ -83,7 +83,7 @@ def regressions(count: int, seed: int = 0, width: int = 24, samples: int = 48) -
 class Regression(Objective):
     r"""Mean squared error of a small tanh network, for long runs of very many steps.
 
-    .. math:: L(W, b, a, s) = \tfrac{1}{2n} \sum_r (a^\top \tanh(W^\top x_r + b) + s - y_r)^2
+    .. math:: L(W, b, a, s) = \frac{1}{2n} \sum_r (a^\top \tanh(W^\top x_r + b) + s - y_r)^2
 
     Args:
         rows: inputs [n, 3] and answers [n].

@@ -103,7 +103,7 @@ def run_trajectory(
         state: where to start; not changed.
         optimizer: the update.
         every: keep every so manieth state; 1 keeps all, with their gradients. Default: all where
-            they fit, else :math:`\lceil\sqrt n\rceil`; between kept states the run is repeated.
+            they fit, else :math:`\lceil\sqrt{n}\rceil`; between kept states the run is repeated.
         watch: is shown the number and the gradient of each step.
     """
     if every is None:

@@ -1,0 +1,88 @@
+"""The commands and their options as tables, and what "auto" chooses, both asked of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from lietoolkit.cli import app
+from lietoolkit.order.effort import choose_effort
+
+BUDGETS = (0.1, 0.5, 1.0, 2.0, 4.0, 10.0)
+RUNS = (("sgd", 1), ("sgd", 5), ("sgd", 20), ("adamw", 1), ("adamw", 20), ("adamw", 100))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [head, ["---"] * len(head), *([c.replace("|", r"\|") for c in r] for r in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def commands() -> str:
+    """Every command with what it does."""
+    found: dict[str, str] = {}
+
+    def walk(command: Any, name: str) -> None:
+        if hasattr(command, "commands"):
+            for part, inner in command.commands.items():
+                walk(inner, f"{name} {part}")
+        else:
+            found[name] = (command.help or "").splitlines()[0]
+
+    walk(typer.main.get_command(app), "lietoolkit")
+    return table(["command", "what it does"], [[f"`{k}`", v] for k, v in found.items()])
+
+
+def options(*path: str) -> str:
+    """Options and arguments of one command, with their defaults."""
+    command: Any = typer.main.get_command(app)
+    for part in path:
+        command = command.commands[part]
+    rows = []
+    for parameter in command.params:
+        if parameter.name == "help" or getattr(parameter, "hidden", False):
+            continue
+        is_option = parameter.param_type_name == "option"
+        names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name]
+        rows.append(
+            [", ".join(f"`{n}`" for n in names), _default(parameter.default), parameter.help or ""]
+        )
+    return table(["option", "default", "meaning"], rows)
+
+
+def _default(value: Any) -> str:
+    if value is None or callable(value):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value}`"
+
+
+def effort() -> str:
+    """The planner that "auto" takes for five sources, by training and budget."""
+    head = ["trained with", *(f"budget {budget:g}" for budget in BUDGETS)]
+    rows = []
+    for optimizer, steps in RUNS:
+        cells = []
+        for budget in BUDGETS:
+            chosen = choose_effort(5, steps, optimizer, budget)
+            text = chosen.planner
+            if chosen.planner == "search":
+                whole = chosen.sweeps == steps
+                how = "whole" if whole else f"{chosen.sweeps} of {steps} gradients"
+                text = f"search: {chosen.tries} orders, {how}"
+            cells.append(text)
+        rows.append([f"{optimizer}, {steps} step{'s' * (steps != 1)}", *cells])
+    return table(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "options_plan": lambda: options("plan"),
+    "options_report": lambda: options("report"),
+    "options_doctor": lambda: options("doctor"),
+    "options_course": lambda: options("course", "run"),
+    "effort": effort,
+}
