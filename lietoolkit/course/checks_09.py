@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -418,7 +419,7 @@ EXERCISES = [
             Slip("This is the truth: it trains both orders. The prediction was asked for.", _truth),
             Slip(
                 "This is the local score times (k lr)².",
-                lambda *case: _tournament(*case, "local"),
+                partial(_tournament, method="local"),
             ),
             Slip(
                 "The second stages begin at the start; begin them at the mean of the others' solo "
