@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not p.is_relative_to(DOCS / "course"))
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-# What reaches beyond the right edge and cannot be scrolled to.
+# What reaches beyond the right edge without a box of its own that scrolls.
 CUT_OFF = """[...document.querySelectorAll("article img, article table, article pre, article svg")]
   .filter((x) => x.getBoundingClientRect().right > innerWidth + 1)
   .filter((x) => {
-    for (let y = x; y; y = y.parentElement)
-      if (["auto", "scroll"].includes(getComputedStyle(y).overflowX) && y.tagName !== "HTML"
+    for (let y = x; y.tagName !== "ARTICLE"; y = y.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(y).overflowX)
           && y.getBoundingClientRect().right <= innerWidth + 1) return false;
     return true;
   })
