@@ -61,6 +61,7 @@ html_show_sourcelink = False
 html_copy_source = False
 # A summary is fetched from its page, which a browser refuses for pages opened as files.
 html_show_search_summary = False
+html_use_index = False
 # Pages that stand alone have no section to list.
 ALONE = ("index", "quickstart", "which-planner", "limits", "comparison", "results", "command-line")
 html_sidebars = {name: [] for name in ALONE}
