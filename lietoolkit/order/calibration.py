@@ -69,7 +69,7 @@ def typical_effect(matrix: Tensor) -> float:
 def order_chances(lead: Array, variance: Array, fit: Sequence[float]) -> Array:
     r"""The probability that an order is better than others, given the orders that were tried.
 
-    .. math:: \Phi\Big(a + b\,\frac{\mu_{other} - \mu_{order}}{\sqrt{v + 2\tau}}\Big)
+    .. math:: \Phi\left(a + b\,\frac{\mu_{other} - \mu_{order}}{\sqrt{v + 2\tau}}\right)
 
     Args:
         lead, variance: of ``Searched.lead``: the difference of the means and its variance v.
