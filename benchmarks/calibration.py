@@ -36,7 +36,7 @@ from lietoolkit.order.calibration import (
 
 RESULTS = Path(__file__).parent / "results"
 # Coarse on purpose: so few decisions fit no finer numbers.
-LEVELS, SLOPES = np.arange(0, 0.85, 0.1).round(2), (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+LEVELS, SLOPES = np.arange(0, 1.55, 0.1).round(2), (0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 GRIDS = {
     "pairs": (np.arange(1.5, 4.05, 0.1).round(2), np.arange(0, 1.05, 0.1).round(2),
               np.arange(0, 1.05, 0.1).round(2)),

@@ -11,8 +11,10 @@ from tqdm.auto import tqdm
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.training.optimizers import Optimizer, TrainingState
 from lietoolkit.training.reverse import (
+    Trajectory,
     at_end,
-    pull_back,
+    pull_update,
+    reverse_steps,
     run_trajectory,
     stage_steps,
     state_dot,
@@ -34,11 +36,16 @@ def stage_effects(
 
     A stage is a map :math:`\Phi_i` of the training state :math:`z = (\theta, \mathrm{buffers})`.
     With solo ends :math:`z_i = \Phi_i(z_0)`, for each source the mean :math:`\bar z_i` of the
-    *others'* solo ends, second ends :math:`e_i = \Phi_i(\bar z_i)`, :math:`\lambda = \nabla L_E` at
-    the mean of the :math:`e_i`, and :math:`w_i = D\Phi_i(\bar z_i)^T (\lambda, 0)`:
+    *others'* solo ends, and second ends :math:`e_i = \Phi_i(\bar z_i)`. What the optimizer makes of
+    stage j after stage i is replayed: its updates from :math:`z_i`, with the gradients of the stage
+    from :math:`\bar z_j`, end at :math:`r_{ij}`. What curvature changes in those gradients is taken
+    linearly: with :math:`\lambda = \nabla L_E` at the mean of the :math:`e_i`, carried back through
+    the stage to :math:`w_j = D\Phi_j(\bar z_j)^T (\lambda, 0)`, and through its updates alone to
+    :math:`w^0_j`,
 
-    .. math:: \Delta_{ij} \approx \langle\lambda, e_j - e_i\rangle
-              + \langle w_j, z_i - \bar z_j\rangle - \langle w_i, z_j - \bar z_i\rangle
+    .. math:: \Delta_{ij} \approx \langle\lambda, r_{ij} - r_{ji}\rangle
+              + \langle w_j - w^0_j, z_i - \bar z_j\rangle
+              - \langle w_i - w^0_i, z_j - \bar z_i\rangle
 
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
@@ -78,15 +85,34 @@ def stage_effects(
         effects = {name: torch.zeros(n, n, dtype=torch.float64) for name in targets}
         for j, source in enumerate(sources.values()):
             mean = _mean_of_others(solo, j)
-            trajectory = run_trajectory(stage_steps(source, sizes[steps:]), mean, optimizer)
             offsets = [state_minus(state, mean) for state in solo]
+            replayed = list(solo)
+
+            def replay(s: int, g: Tensor, states: list[TrainingState] = replayed) -> None:
+                for i, state in enumerate(states):
+                    states[i] = optimizer.step(state, g, sizes[steps + s])
+
+            second = stage_steps(source, sizes[steps:])
+            trajectory = run_trajectory(second, mean, optimizer, watch=replay)
             for name, cotangent in cotangents.items():
-                w = pull_back(trajectory, at_end(trajectory, cotangent), hvp)
-                base = source.space.dot(cotangent, ends[j] - middle)
-                along = torch.stack([state_dot(source, w, offset) for offset in offsets])
-                effects[name][:, j] = (base + along).cpu()
+                curved = _curvature(trajectory, cotangent, hvp)
+                effects[name][:, j] = torch.stack([
+                    source.space.dot(cotangent, state.theta - middle)
+                    + state_dot(source, curved, offset)
+                    for state, offset in zip(replayed, offsets, strict=True)
+                ]).cpu()  # fmt: skip
             bar.update()
     return {name: effect - effect.T for name, effect in effects.items()}
+
+
+def _curvature(trajectory: Trajectory, cotangent: Tensor, hvp: str) -> TrainingState:
+    """Of a cotangent carried back, what curvature added: w less the same through updates alone."""
+    w = bare = at_end(trajectory, cotangent)
+    for step in reverse_steps(trajectory, w, hvp):
+        sizes = trajectory.steps[step.number].sizes
+        bare, _ = pull_update(trajectory.optimizer, step.before, step.gradient, sizes, bare)
+        w = step.cotangent
+    return state_minus(w, bare)
 
 
 def _mean_of_others(ends: Sequence[TrainingState], i: int) -> TrainingState:
