@@ -306,9 +306,8 @@ PLANTED: list[tuple[str, str | None, str, str]] = [
     ("9.5", None, "import lietoolkit as lt\n"
      "return lt.tournament({str(n): s for n, s in enumerate(sources)}, target, theta, lr, steps)"
      ".matrix", "local score"),
-    ("9.5", None, "import lietoolkit as lt\nd = {str(n): s for n, s in enumerate(sources)}\n"
-     "return [lt.tournament(d, target, theta, lr, steps, 'stage').matrix for _ in range(2)][0]",
-     "products; one for"),
+    ("9.5", "v = v - lr * source.hvp(point, v)",
+     "source.hvp(point, v)\n            v = v - lr * source.hvp(point, v)", "products; one for"),
     ("9.5", "others = (solo.sum(0) - solo) / (n - 1)", "others = theta.expand_as(solo)",
      "begin at the start"),
     ("9.5", "others = (solo.sum(0) - solo) / (n - 1)", "others = solo.mean(0).expand_as(solo)",

@@ -94,11 +94,18 @@ def test_bad_settings_are_refused(setting, message: str) -> None:
         transported_effect(*_pair(), **{"lr": 0.1, **setting})
 
 
-def test_pieces_of_the_exercises_give_the_package_s_stage_commutator() -> None:
+@pytest.mark.parametrize("slope", ["of all pairs", "straight"])
+def test_pieces_of_the_exercises_give_the_package_s_stage_commutator(monkeypatch, slope) -> None:
+    """Where the target's slope is the same for all pairs: too large a model, a linear target."""
     from lietoolkit.course import checks_09
 
     *nets, target = toys.regressions(4, 3)
     theta = toys.network_start(3)
+    if slope == "straight":
+        fixed = target.gradient(theta)
+        target = lt.Objective(lambda x: fixed @ x)
+    else:
+        monkeypatch.setattr("lietoolkit.order.stage.fits_in_full", lambda *_: False)
     t = lt.tournament({n.name: n for n in nets}, target, theta, 0.3, 4, "stage")
     found = checks_09.commutator(*checks_09.pieces(nets, target, theta, 0.3, 4))
     assert torch.allclose(found, t.matrix, rtol=1e-9, atol=1e-15)

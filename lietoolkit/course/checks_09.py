@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -219,15 +218,15 @@ def _commutator_slip(number: int) -> Answer:
 def stage_effects(
     sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
 ) -> Tensor:
-    """The package's stage commutator of all pairs, for plain SGD, [N, N]."""
-    return _tournament(sources, target, theta, lr, steps, "stage")
+    """The stage commutator of all pairs for plain SGD, with one slope for all, [N, N]."""
+    return commutator(*pieces(sources, target, theta, lr, steps))
 
 
-def _tournament(
-    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int, method: str
+def _local(
+    sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
 ) -> Tensor:
     named = {f"s{n}": source for n, source in enumerate(sources)}
-    return tournament(named, target, theta, lr, steps, method).matrix
+    return tournament(named, target, theta, lr, steps).matrix
 
 
 def _list_cases() -> list[tuple]:
@@ -419,7 +418,7 @@ EXERCISES = [
             Slip("This is the truth: it trains both orders. The prediction was asked for.", _truth),
             Slip(
                 "This is the local score times (k lr)².",
-                partial(_tournament, method="local"),
+                _local,
             ),
             Slip(
                 "The second stages begin at the start; begin them at the mean of the others' solo "

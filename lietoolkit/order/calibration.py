@@ -77,7 +77,7 @@ def order_chances(lead: Array, variance: Array, fit: Sequence[float]) -> Array:
             ``REHEARSED``.
 
     >>> order_chances(np.array([0.0, 1.0]), np.array([0.5, 0.5]), (0.2, 1.0, 8.0)).round(2).tolist()
-    [0.58, 0.66]
+    [0.58, 0.67]
     """
     level, slope, misjudged = fit
     score = level + slope * lead / np.sqrt(variance + 2 * misjudged + 1e-12)

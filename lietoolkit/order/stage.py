@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.storage import fits_in_full
 from lietoolkit.training.optimizers import Optimizer, TrainingState
 from lietoolkit.training.reverse import (
     Trajectory,
@@ -41,11 +43,15 @@ def stage_effects(
     from :math:`\bar z_j`, end at :math:`r_{ij}`. What curvature changes in those gradients is taken
     linearly: with :math:`\lambda = \nabla L_E` at the mean of the :math:`e_i`, carried back through
     the stage to :math:`w_j = D\Phi_j(\bar z_j)^T (\lambda, 0)`, and through its updates alone to
-    :math:`w^0_j`,
+    :math:`w^0_j`, and with :math:`\lambda_{ij} = \nabla L_E` halfway between :math:`r_{ij}` and
+    :math:`r_{ji}`,
 
-    .. math:: \Delta_{ij} \approx \langle\lambda, r_{ij} - r_{ji}\rangle
+    .. math:: \Delta_{ij} \approx \langle\lambda_{ij}, r_{ij} - r_{ji}\rangle
               + \langle w_j - w^0_j, z_i - \bar z_j\rangle
               - \langle w_i - w^0_i, z_j - \bar z_i\rangle
+
+    The target's slope is read N(N-1)/2 times. Where the N^2 states :math:`r_{ij}` do not fit into
+    memory, :math:`\lambda` serves all pairs; with AdamW that costs many signs.
 
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
@@ -83,6 +89,8 @@ def stage_effects(
         cotangents = {name: target.gradient(middle) for name, target in targets.items()}
         n = len(ends)
         effects = {name: torch.zeros(n, n, dtype=torch.float64) for name in targets}
+        after: list[list[Tensor]] = []  # by second stage, then by first
+        all_pairs = fits_in_full(theta, n * n)
         for j, source in enumerate(sources.values()):
             mean = _mean_of_others(solo, j)
             offsets = [state_minus(state, mean) for state in solo]
@@ -96,12 +104,19 @@ def stage_effects(
             trajectory = run_trajectory(second, mean, optimizer, watch=replay)
             for name, cotangent in cotangents.items():
                 curved = _curvature(trajectory, cotangent, hvp)
-                effects[name][:, j] = torch.stack([
-                    source.space.dot(cotangent, state.theta - middle)
-                    + state_dot(source, curved, offset)
-                    for state, offset in zip(replayed, offsets, strict=True)
-                ]).cpu()  # fmt: skip
+                along = torch.stack([state_dot(source, curved, offset) for offset in offsets])
+                if not all_pairs:
+                    along += torch.stack(
+                        [source.space.dot(cotangent, state.theta - middle) for state in replayed]
+                    )
+                effects[name][:, j] = along.cpu()
+            after.append([state.theta for state in replayed] if all_pairs else [])
             bar.update()
+    for name, target in targets.items() if all_pairs else ():
+        for i, j in itertools.combinations(range(n), 2):
+            ij, ji = after[j][i], after[i][j]
+            slope = target.gradient((ij + ji) / 2)
+            effects[name][i, j] += target.space.dot(slope, ij - ji).cpu()
     return {name: effect - effect.T for name, effect in effects.items()}
 
 
