@@ -191,11 +191,13 @@ with metered() as predicted:
     lt.predict_order_effect(*pair, method="stage")
 with metered() as carried:
     transported_effect(*pair)
-many = lt.tournament(sources, target, theta, lr, k, "stage").cost.total
+slopes = len(nets) * (len(nets) - 1) / 2  # of the target, one a pair
+each = (lt.tournament(sources, target, theta, lr, k, "stage").cost.total - slopes) / len(nets)
 print(f"one pair, {k} steps: training both orders {truth.total:.0f}, "
       f"transported {carried.total:.0f}, stage {predicted.total:.0f}")  # fmt: skip
 for n in (5, 10, 24):
-    print(f"{n:2} sources: training all pairs {n * n * k:6}, stage {many * n / len(nets):6.0f}")
+    stage = n * each + n * (n - 1) / 2
+    print(f"{n:2} sources: training all pairs {n * n * k:6}, stage {stage:6.0f}")
 
 # %% [markdown]
 # For a single pair, and for a handful of sources, train them: that is cheaper *and* it is the
