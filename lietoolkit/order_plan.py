@@ -127,7 +127,12 @@ class OrderPlan:
         data, run = self.trainer_material()
         return ordered_dataset(data, self.order, run.lengths)
 
-    def _from_trainer(self) -> tuple[TrainerData, TrainerRun]:
+    def trainer_material(self) -> tuple[TrainerData, TrainerRun]:
+        """The data and the run of the trainer that the plan was made with.
+
+        Raises:
+            InputError: it was made without ``trainer=``, or read from a file.
+        """
         made = self.material
         if made is None or made.data is None or made.run is None:
             raise InputError(
@@ -175,3 +180,35 @@ def read_plan(folder: str | Path) -> OrderPlan:
         raise InputError(
             f"{path}: expected a plan as this version writes it, found {error}; plan again"
         ) from error
+
+
+def ranking(made: OrderPlan) -> str:
+    """The plan in a few lines of text."""
+    lines = ["", f"Train in this order ({made.model}, {made.objective}, lr {made.lr:.3g}):"]
+    pairs = {row["first"]: row for row in made.confidence}
+    width = max(len(name) for name in made.order)
+    for place, name in enumerate(made.order, 1):
+        row = pairs.get(name)
+        # Effects of pairs say little about an order that was rehearsed as a whole.
+        row = row if made.planner == "tournament" else None
+        note = f"   before the next one: {row['effect']:+.2g}" if row else ""
+        if row and row["survival"] is not None:
+            note += f", the same sign in {row['survival']:.0%} of resamples"
+        lines.append(f"  {place}. {name:{width}}{note}".rstrip())
+    lines.append(f"Planner: {made.planner}; {made.effort['why']}")
+    for name, target in made.targets.items():
+        lines.append(
+            f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"
+        )
+    for steps, run in (made.verification or {"steps": {}})["steps"].items():
+        lines.append(
+            f"Trained for real, {steps} step{'s' * (steps != '1')} per source: "
+            f"the plan is number {run['rank']} of {run['n']} orders"
+        )
+    lines += [f"Note: {note}" for note in made.notes]
+    cost = made.cost
+    lines.append(
+        f"Cost: {cost['total']:.0f} gradients, {cost['training_runs']:.2g} training runs; "
+        f"{made.seconds:.0f} s"
+    )
+    return "\n".join(lines)

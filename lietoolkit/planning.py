@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,33 @@ def plan_order(
     )
 
 
+def recall_plan(
+    plan: OrderPlan,
+    trainer: Any,
+    sources: Mapping[str, Any],
+    target: Any,
+    batches: int = 1,
+) -> OrderPlan:
+    """A plan read from a file, with its trainer and data again, as ``plan_order`` returned it.
+
+    Args:
+        plan: of ``read_plan``.
+        trainer, sources, target, batches: what it was made from.
+
+    Raises:
+        InputError: the sources are not the plan's.
+    """
+    if sorted(sources) != sorted(plan.names):
+        raise InputError(
+            f"sources: expected those of the plan, {', '.join(plan.names)}; "
+            f"found {', '.join(sources)}"
+        )
+    patterns = plan.parameters["pattern"]
+    data, run, made, aims = read_objectives(trainer, sources, target, batches, patterns)
+    theta = ParameterSpace(trainer.model, patterns).vector()
+    return replace(plan, material=Material(made, aims, theta, run.optimizer, None, data, run))
+
+
 # What a trainer knows, and what stands there when it was not given.
 _DEFAULTS = {
     "model": None, "objective": "sft", "lr": None, "steps": 20, "optimizer": "adamw",
@@ -257,7 +285,7 @@ def _leave_to_the_trainer(**given: Any) -> None:
 
 def _two(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not isinstance(sources, Mapping) or len(sources) < 2:
-        found = len(sources) if hasattr(sources, "__len__") else type(sources).__name__
+        found = len(sources) if isinstance(sources, Sized) else type(sources).__name__
         raise InputError(
             f"sources: expected at least two, as {{name: data}}, found {found}; "
             "an order needs two sources"

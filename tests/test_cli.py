@@ -14,6 +14,7 @@ import pytest
 import tiny
 
 from lietoolkit import cli
+from lietoolkit.tasks import options
 
 pytest.importorskip("transformers")
 pytest.importorskip("typer")
@@ -103,18 +104,20 @@ def test_targets_with_names_and_weights(run, model, tmp_path) -> None:
 
 def test_reading_targets() -> None:
     data = {"a": "a.jsonl"}
-    assert cli.read_targets(["x.jsonl"], data, "sft") == ("x.jsonl", None)
-    assert cli.read_targets(["t=x.jsonl"], data, "sft") == ({"t": "x.jsonl"}, {"t": 1.0})
-    aims, weights = cli.read_targets(["x.jsonl", "hard=y.jsonl:0.5", "z=C:/z.jsonl"], data, "sft")
+    assert options.read_targets(["x.jsonl"], data, "sft") == ("x.jsonl", None)
+    assert options.read_targets(["t=x.jsonl"], data, "sft") == ({"t": "x.jsonl"}, {"t": 1.0})
+    aims, weights = options.read_targets(
+        ["x.jsonl", "hard=y.jsonl:0.5", "z=C:/z.jsonl"], data, "sft"
+    )
     assert aims == {"target": "x.jsonl", "hard": "y.jsonl", "z": "C:/z.jsonl"}
     assert weights == {"target": 1.0, "hard": 0.5, "z": 1.0}
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo", "lm"])
 def test_example_data_hold_no_target_row_in_a_source(objective: str) -> None:
-    sources = cli.read_sources([], None, objective)
-    target, weights = cli.read_targets([], sources, objective)
-    assert list(sources) == list(cli.EXAMPLE_SOURCES[objective])
+    sources = options.read_sources([], None, objective)
+    target, weights = options.read_targets([], sources, objective)
+    assert list(sources) == list(options.EXAMPLE_SOURCES[objective])
     assert weights is None and target
     trained = {json.dumps(row) for rows in sources.values() for row in rows}
     assert not trained & {json.dumps(row) for row in target}

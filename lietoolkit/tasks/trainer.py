@@ -60,7 +60,8 @@ class TrainerData:
             InputError: not rows that this trainer can train on.
         """
         given = _dataset(data, self.objective, name, _is_trl(self.trainer))
-        rows = _prepared(self.trainer, given, name)
+        with _no_bars():
+            rows = _prepared(self.trainer, given, name)
         if not len(rows):
             raise InputError(
                 f"source {name!r}: expected at least one row that the trainer keeps; found none of "
@@ -180,6 +181,19 @@ def _dataset(data: Any, objective: str, name: str, trl: bool) -> Dataset:
     return Dataset.from_list(list(load_rows(data, objective, name=name)))
 
 
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            enable_progress_bars()
+
+
 def _prepared(trainer: Any, dataset: Dataset, name: str) -> Dataset:
     """Rows as the trainer's loader would see them: tokenised by TRL, without unused columns."""
     args = trainer.args
@@ -240,8 +254,8 @@ def _own_loss(trainer: Any) -> Callable[[Any, Any], Tensor]:
     """The trainer's function; the metrics that it counts along the way are put back."""
 
     def loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        metrics = getattr(trainer, "_metrics", None)
-        kept = {mode: {k: list(v) for k, v in m.items()} for mode, m in (metrics or {}).items()}
+        metrics = getattr(trainer, "_metrics", {})
+        kept = {mode: {k: list(v) for k, v in m.items()} for mode, m in metrics.items()}
         try:
             value = trainer.compute_loss(model, dict(batch))
         finally:

@@ -11,7 +11,6 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from lietoolkit.errors import InputError
-from lietoolkit.geometry.objective import Objective
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.planning import OrderPlan, plan_order
 from lietoolkit.tasks.losses import in_eval_mode
@@ -171,6 +170,10 @@ class OrderCallback(TrainerCallback, ExportableState):
         starts = zip(self.order, self._starts(), strict=True)
         return {at + self.run.lengths[name]: name for name, at in starts}
 
+    def _space(self) -> Any:
+        """Of the parameters that are planned with; all objectives share it."""
+        return next(iter(_material(self.plan).sources.values())).space
+
     def _every(self, step: int) -> bool:
         return isinstance(self.replan, int) and step % self.replan == 0
 
@@ -183,7 +186,8 @@ class OrderCallback(TrainerCallback, ExportableState):
         targets = _material(self.plan).targets
         trainer = self.data.trainer
         with in_eval_mode(trainer.model), torch.random.fork_rng(devices=[]):
-            losses = {name: float(aim.loss(_here(aim))) for name, aim in targets.items()}
+            here = self._space().vector()
+            losses = {name: float(aim.loss(here)) for name, aim in targets.items()}
             total = sum(self.plan.targets[name]["weight"] * loss for name, loss in losses.items())
             values["order/target_loss"] = total
             if self.losses:
@@ -191,12 +195,18 @@ class OrderCallback(TrainerCallback, ExportableState):
                 values[f"order/change/{stage}"] = total - last
                 values["order/realised_change"] = total - self.losses["start"]
             self.losses[stage] = total
-            trainer.log(values)
+            self._log(values)
+
+    def _log(self, values: dict[str, float]) -> None:
+        # Logging clears the trainer's wish to log its own losses at this step.
+        trainer = self.data.trainer
+        wish = trainer.control.should_log
+        trainer.log(values)
+        trainer.control.should_log = wish
 
     def _plan_again(self, left: list[str], step: int, optimizer: Any, schedule: Any) -> None:
         made, trainer = _material(self.plan), self.data.trainer
-        space = next(iter(made.sources.values())).space
-        live = live_state(space, optimizer)
+        live = live_state(self._space(), optimizer)
         inner: Optimizer = made.optimizer if live is None else Resumed(made.optimizer, live)
         with in_eval_mode(trainer.model), torch.random.fork_rng(devices=[]):
             new = plan_order(
@@ -209,7 +219,7 @@ class OrderCallback(TrainerCallback, ExportableState):
                 forgetting=False, geometry=False, seed=self.plan.seed,
             )  # fmt: skip
             changed = new.order != left
-            trainer.log({"order/replanned": int(changed), "order/expected_rest": _expected(new)})
+            self._log({"order/replanned": int(changed), "order/expected_rest": _expected(new)})
         self.replans.append(
             {"step": step, "from": left, "to": new.order, "cost": new.cost["total"]}
         )
@@ -219,10 +229,6 @@ class OrderCallback(TrainerCallback, ExportableState):
 def _material(plan: OrderPlan) -> Any:
     assert plan.material is not None  # a plan without it is refused when the callback is made
     return plan.material
-
-
-def _here(objective: Objective) -> torch.Tensor:
-    return objective.space.vector()  # type: ignore[union-attr]
 
 
 def _expected(plan: OrderPlan) -> float:

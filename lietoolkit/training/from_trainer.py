@@ -68,7 +68,8 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
     Raises:
         InputError: fewer steps than sources.
     """
-    args, notes = data.trainer.args, []
+    args = data.trainer.args
+    notes: list[str] = []
     lengths = _lengths(data, names, notes)
     total = sum(lengths.values())
     if len(set(lengths.values())) > 1:
@@ -197,7 +198,8 @@ def _optimizer(trainer: Any, notes: list[str]) -> Optimizer:
         if isinstance(made, torch.optim.SGD):
             optimizer = _sgd(group["momentum"], decay, notes)
         elif isinstance(made, torch.optim.AdamW):
-            optimizer = AdamW(*group["betas"], group["eps"], decay)
+            first, second = group["betas"]
+            optimizer = AdamW(first, second, group["eps"], decay)
         else:
             name = type(made).__name__
             optimizer = AdamW(weight_decay=decay)
