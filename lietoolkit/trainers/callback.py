@@ -132,7 +132,12 @@ class OrderCallback(TrainerCallback, ExportableState):
             self.plan, self.data, self.run, self.sampler = old.plan, old.data, old.run, old.sampler
             _followed[given["model"]] = self
         if state.global_step:
-            kept = state.stateful_callbacks[type(self).__name__]["attributes"]
+            kept = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes")
+            if kept is None:
+                raise InputError(
+                    "checkpoint: expected one written while following a plan, found another; "
+                    "train from the beginning"
+                )
             self.losses, self.replans = dict(kept["losses"]), list(kept["replans"])
             self._take(kept["order"])
             return

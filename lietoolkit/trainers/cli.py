@@ -141,7 +141,7 @@ def train(
         constraints=tuple(constraint or ()), weights=weights,
         others=(*context.meta.get(_OTHERS, ()), *context.args),
     )  # fmt: skip
-    done = train_in_order(settings, data, aims, out)
+    done = train_in_order(settings, data, aims, out, typer.echo)
     typer.echo(f"Trained in this order: {' -> '.join(done['order'])}")
     for name, loss in done["final"].items():
         typer.echo(f"Loss of {name}: {done['start'][name]:.4f} before, {loss:.4f} after")

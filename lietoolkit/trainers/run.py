@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lietoolkit.errors import InputError, memory_errors
-from lietoolkit.order_plan import OrderPlan, read_plan
+from lietoolkit.order_plan import OrderPlan, ranking, read_plan
 from lietoolkit.planning import plan_order, recall_plan
 from lietoolkit.tasks.losses import in_eval_mode
 from lietoolkit.trainers.callback import follow_plan
@@ -51,7 +51,11 @@ class Settings:
 
 
 def train_in_order(
-    settings: Settings, sources: Mapping[str, Any], target: Any, out: Path
+    settings: Settings,
+    sources: Mapping[str, Any],
+    target: Any,
+    out: Path,
+    tell: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Plan an order and train in it; a run that was stopped goes on from its last checkpoint.
 
@@ -59,6 +63,7 @@ def train_in_order(
         settings: of model, planning and training.
         sources, target: as ``plan_order`` takes them.
         out: folder of ``plan.json``, ``train.json``, checkpoints and the trained model.
+        tell: is shown the plan, as text, before training.
 
     Returns:
         ``order``; ``start`` and ``final``, the loss of each target before and after; ``steps``.
@@ -75,6 +80,7 @@ def train_in_order(
         _write(out / "train.json", record)
         trainer = build_trainer(settings, data, out)
         plan = _plan(settings, trainer, data, aims, out)
+        tell(ranking(plan))
         follow_plan(trainer, plan, replan=settings.replan)
         start = _losses(plan)
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
