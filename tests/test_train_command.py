@@ -116,11 +116,11 @@ def test_dpo_and_plain_text(train, model, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--learning_rat", "1"], "--learning_rat: expected an option of lietoolkit train or of TRL"),
+        (["--learning_rat", "1"], "--learning_rat: expected an option of lietoolkit train"),
         (["--gradient_accumulation_steps", "two"], "invalid int value: 'two'"),
         (["--optimizer", "adam"], "optimizer: expected one of adamw, sgd, momentum"),
         (["--config", "none.yaml"], "--config none.yaml: expected a YAML file"),
-        (["--config", "list.yaml"], "--config list.yaml: expected option names with values, found list"),
+        (["--config", "list.yaml"], "list.yaml: expected option names with values, found list"),
         (["--max_steps", "1"], "max_steps: expected at least one step for each of 2 sources"),
     ],
 )  # fmt: skip

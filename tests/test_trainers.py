@@ -80,12 +80,22 @@ def repeated(plan, order=None):
 # --- the trainer's run is the package's -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [None, pytest.param("course", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize(
+    "kind, optim, model",
+    [
+        ("sft", "adamw_torch", None),
+        ("dpo", "sgd", None),
+        *[
+            pytest.param(kind, optim, "course", marks=pytest.mark.slow)
+            for kind in ("sft", "dpo")
+            for optim in ("sgd", "adamw_torch")
+        ],
+    ],
+)
 def test_training_in_order_ends_where_run_schedules_ends(tmp_path, kind, optim, model):
     """All is TRL's default but bf16: linear decay, clipping at norm 1, gradient checkpointing."""
-    made = trainer(kind, tmp_path, model, optim=optim)
+    lr = 1e-2 if optim == "sgd" and model is None else 1e-3
+    made = trainer(kind, tmp_path, model, optim=optim, learning_rate=lr)
     plan = planned(made, kind, batches=2)
     assert isinstance(plan.material.optimizer, Clipped) and plan.schedule == "linear"
     expected = repeated(plan)
@@ -101,6 +111,7 @@ def test_training_in_order_ends_where_run_schedules_ends(tmp_path, kind, optim, 
         assert abs(repeated(plan, plan.order[::-1]) - expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_adapters_are_planned_and_trained_alone(tmp_path):
     from peft import LoraConfig
 
@@ -120,6 +131,7 @@ def test_adapters_are_planned_and_trained_alone(tmp_path):
     assert made.evaluate(target)["eval_loss"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_fresh_adapters_are_said_to_be_scored_in_part(tmp_path):
     from peft import LoraConfig
 
@@ -127,6 +139,7 @@ def test_fresh_adapters_are_said_to_be_scored_in_part(tmp_path):
     assert any("B matrices are zero" in note for note in planned(made, "sft").notes)
 
 
+@pytest.mark.slow
 def test_the_reference_of_adapters_is_the_model_without_them(tmp_path):
     from peft import LoraConfig
 
@@ -139,6 +152,7 @@ def test_the_reference_of_adapters_is_the_model_without_them(tmp_path):
     assert abs(loss - 0.6931) > 1e-4, "the adapters do something, or nothing is compared"
 
 
+@pytest.mark.slow
 def test_a_plain_trainer_is_read_too(tmp_path):
     tokenizer = tiny.tokenizer()
     texts = {
@@ -183,6 +197,7 @@ def test_a_loss_of_the_users_own_is_the_one_planned_with(tmp_path):
     assert not any(made._metrics["eval"].values()), "planning is not counted in the trainer's logs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"loss_type": ["ipo"]}, {"label_smoothing": 0.1}])
 def test_other_kinds_of_dpo_are_the_trainers_own_loss(tmp_path, changed):
     made = trainer("dpo", tmp_path, **changed)
@@ -206,6 +221,7 @@ def test_planning_leaves_the_model_and_its_mode_alone(tmp_path):
     assert all(module.training for module in made.model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed, optimizer",
     [
@@ -221,12 +237,14 @@ def test_the_optimizer_is_the_trainers(tmp_path, changed, optimizer):
     assert plan.material.optimizer == Clipped(optimizer, 0.5)
 
 
+@pytest.mark.slow
 def test_an_optimizer_object_is_read_too(tmp_path):
     made = trainer("sft", tmp_path, max_grad_norm=0.0)
     made.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3, momentum=0.7)
     assert planned(made, "sft").material.optimizer == lt.Momentum(0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, schedule, warmup",
     [("linear", "linear", 2), ("cosine", "cosine", 2), ("constant", "constant", 0),
@@ -255,6 +273,7 @@ def test_stages_follow_epochs_or_share_max_steps(tmp_path):
         planned(trainer("sft", tmp_path, max_steps=2), "sft")
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(tmp_path):
     made = trainer(
         "sft", tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2,
@@ -270,6 +289,7 @@ def test_accumulated_batches_are_one_step(tmp_path):
     assert made.evaluate(target)["eval_loss"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_short_source_begins_again_to_fill_its_last_step(tmp_path):
     sources = rows("sft")
     sources["sort"] = sources["sort"].select(range(6))
@@ -331,6 +351,7 @@ def test_the_plan_and_what_came_of_it_are_logged(tmp_path):
     assert {
         row["order/place/" + plan.order[0]] for row in log if "order/expected_effect" in row
     } == {1}
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
     changes = [row for row in log if "order/stage" in row]
     assert [row["step"] for row in changes] == [2, 4, 6]
     total = sum(row[f"order/change/{name}"] for row, name in zip(changes, plan.order, strict=True))
@@ -342,12 +363,12 @@ def test_the_plan_and_what_came_of_it_are_logged(tmp_path):
     assert callback.losses[plan.order[-1]] == changes[-1]["order/target_loss"]
     # The trainer's own losses are logged at every step all the same.
     assert [row["step"] for row in log if "grad_norm" in row] == [1, 2, 3, 4, 5, 6]
-    (events,) = tmp_path.rglob("events.out.tfevents.*")
     board = EventAccumulator(str(events)).Reload()
     logged = [event.value for event in board.Scalars("order/target_loss")]
     assert logged == pytest.approx(list(callback.losses.values()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_live_optimizer_state_is_that_of_the_same_run(tmp_path):
     for optim in ("adamw_torch", "sgd"):
         more = {"optim_args": "momentum=0.9"} if optim == "sgd" else {}
@@ -387,7 +408,7 @@ def reversed_plan(made):
     return replace(plan, order=plan.order[::-1])
 
 
-@pytest.mark.parametrize("replan", ["stage", 1])
+@pytest.mark.parametrize("replan", ["stage", pytest.param(1, marks=pytest.mark.slow)])
 def test_planning_again_moves_what_has_not_begun(tmp_path, replan):
     made = trainer("sft", tmp_path)
     plan = reversed_plan(made)
@@ -401,6 +422,7 @@ def test_planning_again_moves_what_has_not_begun(tmp_path, replan):
     assert sum(row.get("order/replanned", 0) for row in made.state.log_history) == 1
 
 
+@pytest.mark.slow
 def test_planning_again_is_off_unless_asked_for(tmp_path):
     made = trainer("sft", tmp_path)
     plan = reversed_plan(made)
@@ -409,6 +431,7 @@ def test_planning_again_is_off_unless_asked_for(tmp_path):
     assert callback.order == plan.order and not callback.replans
 
 
+@pytest.mark.slow
 def test_planning_again_keeps_constraints(tmp_path):
     made = trainer("sft", tmp_path)
     free = planned(made, "sft")
@@ -419,6 +442,7 @@ def test_planning_again_keeps_constraints(tmp_path):
     assert callback.replans and callback.order == turned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore", [False, True])
 def test_a_changed_order_survives_checkpoint_and_resume(tmp_path, restore):
     def run(folder, stop=None, resume=False):
