@@ -99,8 +99,13 @@ def train_in_order(
 def build_trainer(settings: Settings, data: Mapping[str, Any], out: Path) -> Any:
     """TRL's trainer for these settings, with all sources one after the other as its data."""
     from datasets import concatenate_datasets
-    from trl import DPOConfig, DPOTrainer, ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
+    try:
+        from trl import DPOConfig, DPOTrainer, ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+    except ImportError as error:
+        raise InputError(
+            f"train: expected TRL, found none ({error}); pip install 'lietoolkit[train]'"
+        ) from error
     from lietoolkit.tasks.models import load_model, resolve_device
 
     device = resolve_device(settings.device)
