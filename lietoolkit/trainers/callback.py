@@ -88,7 +88,8 @@ class OrderCallback(TrainerCallback, ExportableState):
         budget: float = 4.0,
     ):
         self.replan, self.planner, self.budget = replan, planner, budget
-        self.losses: dict[str, float] = {}
+        # Of the target, before the first stage and after each.
+        self.losses: list[float] = []
         self.replans: list[dict[str, Any]] = []
         self.order: list[str] = []
         if plan is not None:
@@ -138,13 +139,13 @@ class OrderCallback(TrainerCallback, ExportableState):
                     "checkpoint: expected one written while following a plan, found another; "
                     "train from the beginning"
                 )
-            self.losses, self.replans = dict(kept["losses"]), list(kept["replans"])
+            self.losses, self.replans = list(kept["losses"]), list(kept["replans"])
             self._take(kept["order"])
             return
         self._take(self.plan.order)
-        self.losses, self.replans = {}, []
+        self.losses, self.replans = [], []
         places = {f"order/place/{name}": i + 1 for i, name in enumerate(self.order)}
-        self._log_loss("start", places | {"order/expected_effect": _expected(self.plan)})
+        self._log_loss("", places | {"order/expected_effect": _expected(self.plan)})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """At the end of a stage, log it; where asked, plan the sources that are left again."""
@@ -196,10 +197,9 @@ class OrderCallback(TrainerCallback, ExportableState):
             total = sum(self.plan.targets[name]["weight"] * loss for name, loss in losses.items())
             values["order/target_loss"] = total
             if self.losses:
-                last = list(self.losses.values())[-1]
-                values[f"order/change/{stage}"] = total - last
-                values["order/realised_change"] = total - self.losses["start"]
-            self.losses[stage] = total
+                values[f"order/change/{stage}"] = total - self.losses[-1]
+                values["order/realised_change"] = total - self.losses[0]
+            self.losses.append(total)
             self._log(values)
 
     def _log(self, values: dict[str, float]) -> None:
