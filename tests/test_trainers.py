@@ -364,7 +364,7 @@ def test_the_plan_and_what_came_of_it_are_logged(tmp_path):
     # The trainer's own losses are logged at every step all the same.
     assert [row["step"] for row in log if "grad_norm" in row] == [1, 2, 3, 4, 5, 6]
     board = EventAccumulator(str(events)).Reload()
-    logged = [event.value for event in board.Scalars("order/target_loss")]
+    logged = [event.value for event in board.Scalars("train/order/target_loss")]
     assert logged == pytest.approx(callback.losses, abs=1e-6)
 
 

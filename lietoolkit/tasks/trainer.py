@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from lietoolkit.errors import InputError
 from lietoolkit.tasks.batches import SourceReport
-from lietoolkit.tasks.losses import Loss, add_reference_logps, in_eval_mode, loss_function
-from lietoolkit.tasks.losses import row_labels as labels_of
+from lietoolkit.tasks.losses import (
+    IGNORE,
+    Loss,
+    add_reference_logps,
+    in_eval_mode,
+    loss_function,
+    row_labels,
+)
 from lietoolkit.tasks.sources import load_rows
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ class TrainerData:
 
     Attributes:
         trainer: an ``SFTTrainer``, ``DPOTrainer`` or ``transformers.Trainer``.
-        objective: "sft", "dpo" or "lm": the format of the rows.
+        objective: "sft" or "dpo": what rows the trainer takes.
         loss: the trainer's loss; one the package knows, else the trainer's own function.
         batch_rows: rows of one optimizer step, over all devices and accumulated micro-batches.
         rows: by name, prepared as the trainer prepares its training set, shuffled once.
@@ -96,7 +102,7 @@ class TrainerData:
         ids = sum(int(b.get("attention_mask", torch.ones_like(b["input_ids"])).sum())
                   for b in batches)  # fmt: skip
         masks = [b["completion_mask"] if "labels" not in b and "completion_mask" in b
-                 else labels_of(b) != -100 for b in batches]  # fmt: skip
+                 else row_labels(b) != IGNORE for b in batches]  # fmt: skip
         labels = sum(int(mask[:, 1:].sum()) for mask in masks)
         return SourceReport(name, None, len(self.rows[name]), used, len(batches), ids, labels, 0, 0)
 
@@ -126,6 +132,8 @@ Trainer, found object; give one of these
     if args.bf16 or args.fp16:
         half = "bf16" if args.bf16 else "fp16"
         notes.append(f"the trainer computes in {half}; the plan was computed in float32")
+    if _drops_out(trainer.model) and not getattr(args, "disable_dropout", False):
+        notes.append("the trainer trains with dropout; the plan was computed without")
     if getattr(trainer.model, "quantization_method", None):
         raise InputError(
             "trainer: expected a model with weights that can be differentiated twice, found a "
@@ -157,6 +165,10 @@ def ordered_dataset(data: TrainerData, order: Sequence[str], lengths: Mapping[st
             stage = stage.add_column("source", [name] * len(stage))
         stages.append(stage)
     return concatenate_datasets(stages)
+
+
+def _drops_out(model: nn.Module) -> bool:
+    return any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -197,7 +209,7 @@ def _no_bars() -> Iterator[None]:
 def _prepared(trainer: Any, dataset: Dataset, name: str) -> Dataset:
     """Rows as the trainer's loader would see them: tokenised by TRL, without unused columns."""
     args = trainer.args
-    ready = {"input_ids", "prompt_ids"} & set(dataset.column_names)
+    ready = "prompt_ids" in dataset.column_names or getattr(trainer, "_skip_prepare_dataset", False)
     if _is_trl(trainer) and not ready:
         offered = {
             "dataset": dataset,

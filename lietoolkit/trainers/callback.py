@@ -18,8 +18,10 @@ from lietoolkit.trainers.sampler import StageSampler
 from lietoolkit.training.from_trainer import live_state
 from lietoolkit.training.optimizers import Optimizer, Resumed
 
-# Trainers make a callback anew, from its saved state alone, when they restore it from a checkpoint.
-_followed: weakref.WeakKeyDictionary[nn.Module, OrderCallback] = weakref.WeakKeyDictionary()
+# Asked to, trainers make a callback anew from its saved state alone when they restore a checkpoint;
+# it finds its plan by the model. Weak on both sides: the trainer's sampler keeps the first one.
+_followed: weakref.WeakKeyDictionary[nn.Module, weakref.ref[OrderCallback]]
+_followed = weakref.WeakKeyDictionary()
 
 
 def follow_plan(
@@ -116,22 +118,27 @@ class OrderCallback(TrainerCallback, ExportableState):
             for name, first, last in plan.stages
         }
         self.sampler = StageSampler(blocks, self.order)
-        _followed[data.trainer.model] = self
+        _followed[data.trainer.model] = weakref.ref(self)
 
     # --- what the trainer calls -----------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as plain data."""
         arguments = {"replan": self.replan, "planner": self.planner, "budget": self.budget}
-        kept = {"order": list(self.order), "losses": self.losses, "replans": self.replans}
+        kept = {
+            "order": list(self.order),
+            "losses": list(self.losses),
+            "replans": list(self.replans),
+        }
         return {"args": arguments, "attributes": kept}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Take up the order of a checkpoint; or begin, and log the plan."""
         if not hasattr(self, "plan"):
-            old = _followed[given["model"]]
-            self.plan, self.data, self.run, self.sampler = old.plan, old.data, old.run, old.sampler
-            _followed[given["model"]] = self
+            first = _followed[given["model"]]()
+            assert first is not None
+            for name in ("plan", "data", "run", "sampler"):
+                setattr(self, name, getattr(first, name))
         if state.global_step:
             kept = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes")
             if kept is None:
@@ -156,9 +163,7 @@ class OrderCallback(TrainerCallback, ExportableState):
         # has begun, so the last chance to move one is a step before it.
         asked = step + 1 in ends if self.replan == "stage" else self._every(step)
         if asked:
-            left = [
-                name for name, end in zip(self.order, self._starts(), strict=True) if end > step
-            ]
+            left = [name for name, at in zip(self.order, self._starts(), strict=True) if at > step]
             if len(left) > 1:
                 self._plan_again(left, step, given["optimizer"], given["lr_scheduler"])
 
