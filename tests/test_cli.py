@@ -178,12 +178,14 @@ def test_control_c_ends_with_130_and_leaves_nothing(model, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_it_resumes_with_the_same_numbers() -> None:
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_killed_at_random_it_resumes_with_the_same_numbers(command: str) -> None:
     script = ROOT / "scripts" / "kill_and_resume.py"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
-        [sys.executable, str(script), "--kills", "3"], capture_output=True, text=True, env=env
-    )
+        [sys.executable, "-W", "ignore", str(script), "--kills", "3", "--command", command],
+        capture_output=True, text=True, env=env,
+    )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     assert "3 of 3 resumes identical" in found.stdout
 
