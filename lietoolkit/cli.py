@@ -1,21 +1,18 @@
-"""The command line: ``lietoolkit plan | report | models | doctor | course``."""
+"""The command line: ``lietoolkit plan | train | report | models | doctor | course``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lietoolkit.course.cli import app as course_app
 from lietoolkit.environment import keep_freed_memory
 from lietoolkit.errors import InputError
-from lietoolkit.statistics import chance
-
-if TYPE_CHECKING:
-    from lietoolkit.planning import OrderPlan
+from lietoolkit.tasks.options import named, read_sources, read_targets, writable
+from lietoolkit.trainers.cli import EXTRA, train
 
 app = typer.Typer(
     help="In which order to fine-tune a model on several sources, before any training.",
@@ -26,14 +23,6 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(course_app, name="course")
-
-DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# What is planned when no data are given: families that differ in skill.
-EXAMPLE_SOURCES = {
-    "sft": ("addition", "sort", "copy", "past_tense"),
-    "dpo": ("right_sum", "right_case", "right_order", "in_french"),
-    "lm": ("python", "cpp", "manual", "json"),
-}
 
 
 @app.command()
@@ -90,11 +79,12 @@ def plan(
     trust_remote_code: Annotated[bool, typer.Option(help="let the model run its own code")] = False,
 ) -> None:
     """Plan an order; write plan.json, report.html and report.ipynb."""
+    from lietoolkit.order_plan import ranking
     from lietoolkit.planning import plan_order
     from lietoolkit.verify import check_orders, verify_plan
 
     check_orders(verify, verify_steps)
-    _writable(out)
+    writable(out)
     data = read_sources(source or [], sources, objective, seed)
     aims, weights = read_targets(target or [], data, objective, seed)
     try:
@@ -119,6 +109,9 @@ def plan(
     typer.echo(ranking(made))
     if report:
         _write_report(out / "plan.json", out)
+
+
+app.command(context_settings=EXTRA)(train)
 
 
 @app.command(name="report")
@@ -206,159 +199,11 @@ def doctor(
     )
 
 
-def named(
-    option: str, given: list[str] | None, kind: Callable[[str], Any] = str, example: str = ""
-) -> dict[str, Any]:
-    """NAME=VALUE options by name."""
-    found: dict[str, Any] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        try:
-            if not (equals and name and value):
-                raise ValueError
-            made = kind(value)
-        except ValueError:
-            shape = {"source": "FILE", "steps-of": "STEPS"}.get(option, "VALUE")
-            raise InputError(
-                f"--{option} {text!r}: expected NAME={shape}"
-                + (f", e.g. {example}" if example else "")
-            ) from None
-        if name in found:
-            raise InputError(f"--{option}: expected different names, found {name!r} twice")
-        found[name] = made
-    return found
-
-
-def read_sources(
-    given: list[str], folder: Path | None, objective: str, seed: int = 0
-) -> dict[str, Any]:
-    """Sources by name from NAME=FILE options or a folder; the examples when there are none."""
-    found: dict[str, Any] = named("source", given, example="math=math.jsonl")
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"--sources: expected a folder, found {folder}")
-        for entry in sorted(folder.iterdir()):
-            name = entry.stem if entry.suffix in DATA_FILES else entry.name
-            if entry.suffix not in DATA_FILES and not entry.is_dir():
-                continue
-            if name in found:
-                raise InputError(f"--sources: expected different names, found {name!r} twice")
-            found[name] = str(entry)
-        if not found:
-            raise InputError(
-                f"--sources: expected {', '.join(DATA_FILES)} files, found none in {folder}"
-            )
-    if found:
-        return found
-    families = _families(objective, "train", seed)
-    return {name: families[name] for name in EXAMPLE_SOURCES[objective]}
-
-
-def read_targets(
-    given: list[str], sources: dict[str, Any], objective: str, seed: int = 0
-) -> tuple[Any, dict[str, float] | None]:
-    """The target, or several by name with weights; for the examples, held-out rows of theirs."""
-    if not given:
-        if not all(isinstance(data, list) for data in sources.values()):
-            raise InputError("--target: expected a file whose loss should end low, found none")
-        families = _families(objective, "eval", seed)
-        return [row for name in sources for row in families[name][:8]], None
-    if len(given) == 1 and "=" not in given[0]:
-        return given[0], None
-    aims, weights = {}, {}
-    for n, text in enumerate(given):
-        name, equals, path = text.partition("=")
-        if not equals:
-            # The first target needs no name.
-            name, path = ("target", text) if n == 0 else ("", text)
-        head, colon, weight = path.rpartition(":")
-        value = 1.0
-        if colon and _is_number(weight):
-            path, value = head, float(weight)
-        if not name or not path or name in aims:
-            raise InputError(
-                f"--target {text!r}: expected NAME=FILE or NAME=FILE:WEIGHT, each name once"
-            )
-        aims[name], weights[name] = path, value
-    return aims, weights
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _families(objective: str, split: str, seed: int) -> dict[str, list]:
-    from lietoolkit.tasks.domains import text_domains
-    from lietoolkit.tasks.generated import preference_families, sft_families
-
-    makers: dict[str, Callable[..., dict[str, list]]] = {
-        "sft": sft_families, "dpo": preference_families, "lm": text_domains,
-    }  # fmt: skip
-    if objective not in makers:
-        raise InputError(f"objective: expected one of {', '.join(makers)}; found {objective!r}")
-    return makers[objective](seed=seed, rows=64, split=split)
-
-
-def ranking(made: OrderPlan) -> str:
-    """The plan in a few lines of text."""
-    lines = ["", f"Train in this order ({made.model}, {made.objective}, lr {made.lr:.3g}):"]
-    pairs = {row["first"]: row for row in made.confidence}
-    width = max(len(name) for name in made.order)
-    for place, name in enumerate(made.order, 1):
-        row = pairs.get(name)
-        # Effects of pairs say little about an order that was rehearsed as a whole.
-        row = row if made.planner == "tournament" else None
-        note = f"   before the next one: {row['effect']:+.2g}" if row else ""
-        if row and row["survival"] is not None:
-            note += f", the same sign in {row['survival']:.0%} of resamples"
-        lines.append(f"  {place}. {name:{width}}{note}".rstrip())
-    if made.better_than_reverse is not None:
-        lines.append(
-            f"Chance that it is better than its reverse: {chance(made.better_than_reverse)}"
-        )
-    lines.append(f"Planner: {made.planner}; {made.effort['why']}")
-    for name, target in made.targets.items():
-        lines.append(
-            f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"
-        )
-    for steps, run in (made.verification or {"steps": {}})["steps"].items():
-        lines.append(
-            f"Trained for real, {steps} step{'s' * (steps != '1')} per source: "
-            f"the plan is number {run['rank']} of {run['n']} orders"
-        )
-    lines += [f"Note: {note}" for note in made.notes]
-    cost = made.cost
-    lines.append(
-        f"Cost: {cost['total']:.0f} gradients, {cost['training_runs']:.2g} training runs; "
-        f"{made.seconds:.0f} s"
-    )
-    return "\n".join(lines)
-
-
 def _write_report(plan_file: Path, out: Path) -> None:
     from lietoolkit.report import build_report
 
     html, notebook = build_report(plan_file, out)
     typer.echo(f"Wrote {html} and {notebook}")
-
-
-def _writable(out: Path) -> None:
-    """Fail before the work, not after it."""
-    probe = out / ".writable"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        probe.unlink(missing_ok=True) if out.is_dir() else None
-        raise InputError(
-            f"--out: expected a folder that can be written to, found {out} "
-            f"({error.strerror or error}); choose another"
-        ) from error
 
 
 def main() -> None:

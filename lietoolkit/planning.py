@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,136 +22,31 @@ from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.effort import PLANNERS, abstain, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import chance_against_reverse, neighbors, recommend
-from lietoolkit.order.search import Searched
 from lietoolkit.order.stepsize import StepSize, step_size
 from lietoolkit.order.tournament import METHODS, Tournament, tournament
+from lietoolkit.order_plan import Material, OrderPlan
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
+from lietoolkit.tasks.losses import in_eval_mode
+from lietoolkit.training.from_trainer import read_objectives
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
 from lietoolkit.training.schedules import check_run, steps_by_source
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
 
 OBJECTIVES = ("lm", "sft", "dpo")
 # Without a curvature rule for adaptive optimizers, what practitioners start from.
 DEFAULT_ADAMW_LR = 1e-4
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a plan was made of, kept for verification; not saved."""
-
-    sources: dict[str, Objective]
-    targets: dict[str, Objective]
-    theta: Tensor
-    optimizer: Optimizer
-    searched: Searched | None = None
-
-
-@dataclass(frozen=True)
-class OrderPlan:
-    """An order of sources, the predictions behind it, and what they cost.
-
-    Fields are those of ``plan.json``. Effects are in loss units (nats for language models):
-    ``matrix[i][j]`` is L_target(i then j) - L_target(j then i), negative when i should go first.
-    ``confidence`` holds, for each adjacent pair, the ``chance`` that it should not be turned round:
-    a probability calibrated on orders trained for real (None where there is none: the local score
-    of other optimizers than plain SGD). ``survival`` tells how often the sign survives resampling
-    of the sources' rows; an order that was rehearsed has no such number (None).
-    ``better_than_reverse`` is the chance that the order beats its reverse.
-    """
-
-    order: list[str]
-    names: list[str]
-    scores: dict[str, float]
-    matrix: list[list[float]]
-    targets: dict[str, dict[str, Any]]
-    forgetting: dict[str, float]
-    constraints: list[str]
-    confidence: list[dict[str, Any]]
-    better_than_reverse: float | None
-    baselines: dict[str, dict[str, Any]]
-    geometry: dict[str, Any] | None
-    lr: float
-    lr_rule: dict[str, Any]
-    steps: int
-    method: str
-    planner: str
-    effort: dict[str, Any]
-    rounds: list[dict[str, float]]
-    optimizer: str
-    schedule: str
-    warmup: int
-    objective: str
-    objective_of: dict[str, str]
-    steps_of: dict[str, int]
-    model: str
-    parameters: dict[str, Any]
-    device: str
-    dtype: str
-    seed: int
-    sources: dict[str, dict[str, Any]]
-    notes: list[str]
-    cost: dict[str, float]
-    seconds: float
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    verification: dict[str, Any] | None = None
-    material: Material | None = field(default=None, repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that is saved, as plain data."""
-        kept = [f.name for f in fields(self) if f.name != "material"]
-        return {"lietoolkit": self.versions["lietoolkit"]} | {n: getattr(self, n) for n in kept}
-
-    def to_frame(self) -> pandas.DataFrame:
-        """One row per source in planned order: place, score, predicted forgetting."""
-        import pandas
-
-        return pandas.DataFrame(
-            {
-                "place": range(1, len(self.order) + 1),
-                "source": self.order,
-                "score": [self.scores[name] for name in self.order],
-                "forgetting": [self.forgetting.get(name, float("nan")) for name in self.order],
-            }
-        ).set_index("place")
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the pairwise matrix in planned order."""
-        from lietoolkit.plots import order_matrix
-
-        return order_matrix(self.matrix, self.names, self.order, ax=ax)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``plan.json`` into a folder, all or nothing; returns its path."""
-        folder = Path(folder)
-        part = folder / ".plan.json.part"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-            os.replace(part, folder / "plan.json")
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise InputError(
-                f"out: expected a folder that can be written to, found {folder} "
-                f"({error.strerror or error}); choose another with --out"
-            ) from error
-        return folder / "plan.json"
-
-
 def plan_order(
-    model: str | nn.Module,
-    sources: Mapping[str, Any],
-    target: Any,
+    model: str | nn.Module | None = None,
+    sources: Mapping[str, Any] | None = None,
+    target: Any = None,
     objective: str = "sft",
     lr: float | None = None,
     steps: int = 20,
     optimizer: str | Optimizer = "adamw",
     planner: str = "auto",
     *,
+    trainer: Any = None,
     budget: float = 4.0,
     method: str = "local",
     tokenizer: Any = None,
@@ -183,6 +76,10 @@ def plan_order(
 ) -> OrderPlan:
     r"""Recommend an order to train several sources in, before any training.
 
+    With ``trainer=`` the model, tokens, collator, loss, optimizer, step sizes, batch size and steps
+    of each stage are those of an ``SFTTrainer``, ``DPOTrainer`` or ``transformers.Trainer``; give
+    sources, target and how to plan. ``lietoolkit.trainers.follow_plan`` then trains in that order.
+
     Args:
         model: a name ("course", "smollm2-135m", a folder, a hub name), or a causal language model
             (then give its tokenizer too, unless all data are batches).
@@ -198,6 +95,7 @@ def plan_order(
             by those before), "from-end" (rehearsed backward induction), or "auto": what measured
             best for these settings within the budget; the sources' own order ("given" in the
             plan) where they cannot be told apart.
+        trainer: takes the place of model and of everything that says how it is trained.
         budget: training runs that trying orders may cost; the tournament comes on top, and one
             more order where the reverse of the best was not among those tried.
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
@@ -231,7 +129,24 @@ def plan_order(
     The model is left exactly as it was.
     """
     start = time.perf_counter()
-    _check(sources, objective, lr, steps, planner, method, hvp, schedule, warmup)
+    if model is None and trainer is None:
+        raise InputError("model: expected a name or a model (or trainer=), found None; give one")
+    sources, data, run = _two(sources), None, None
+    notes: list[str] = []
+    if trainer is not None:
+        _leave_to_the_trainer(
+            model=model, objective=objective, lr=lr, steps=steps, optimizer=optimizer,
+            tokenizer=tokenizer, schedule=schedule, warmup=warmup, batch_size=batch_size,
+            max_length=max_length, microbatch=microbatch, reference=reference,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        data, run, sources, target = read_objectives(trainer, sources, target, batches, parameters)
+        model, objective, lr, steps = trainer.model, data.objective, run.lr, run.steps
+        optimizer, schedule, warmup = run.optimizer, run.schedule, run.warmup
+        hvp = "finite-difference" if hvp == "auto" and data.loss.name == "trainer" else hvp
+        notes += [*data.notes, *run.notes]
+    assert model is not None
+    _check(objective, lr, steps, planner, method, hvp, schedule, warmup)
     optimizer = optimizer_from(optimizer)
     parse_constraints(constraints, list(sources))
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
@@ -245,11 +160,11 @@ def plan_order(
             "equally long; use planner='search'"
         )
     weights = _weights(weights, targets)
-    notes: list[str] = []
     network, tokenizer, label = resolve_model(
         model, tokenizer, device, dtype, trust_remote_code, notes
     )
-    with memory_errors(), differentiable_attention(network, notes):
+    quiet = nullcontext() if trainer is None else in_eval_mode(network)
+    with memory_errors(), quiet, differentiable_attention(network, notes):
         space = ParameterSpace(network, parameters)
         build = Builder(
             space,
@@ -335,18 +250,71 @@ def plan_order(
         device=str(space.device),
         dtype=str(space.dtype).removeprefix("torch."),
         seed=seed,
-        sources=build.reports,
+        sources=build.reports if data is None else data.reports,
         notes=notes,
         cost={**cost.to_dict(), "training_runs": cost.total / sum(lengths.values())},
         seconds=time.perf_counter() - start,
         versions=versions(),
         hardware=hardware(space.device),
-        material=Material(made, aims, theta, optimizer, chosen.searched),
+        material=Material(made, aims, theta, optimizer, chosen.searched, data, run),
     )
 
 
-def _check(
+def recall_plan(
+    plan: OrderPlan,
+    trainer: Any,
     sources: Mapping[str, Any],
+    target: Any,
+    batches: int = 1,
+) -> OrderPlan:
+    """A plan read from a file, with its trainer and data again, as ``plan_order`` returned it.
+
+    Args:
+        plan: of ``read_plan``.
+        trainer, sources, target, batches: what it was made from.
+
+    Raises:
+        InputError: the sources are not the plan's.
+    """
+    if sorted(sources) != sorted(plan.names):
+        raise InputError(
+            f"sources: expected those of the plan, {', '.join(plan.names)}; "
+            f"found {', '.join(sources)}"
+        )
+    patterns = plan.parameters["pattern"]
+    data, run, made, aims = read_objectives(trainer, sources, target, batches, patterns)
+    theta = ParameterSpace(trainer.model, patterns).vector()
+    return replace(plan, material=Material(made, aims, theta, run.optimizer, None, data, run))
+
+
+# What a trainer knows, and what stands there when it was not given.
+_DEFAULTS = {
+    "model": None, "objective": "sft", "lr": None, "steps": 20, "optimizer": "adamw",
+    "tokenizer": None, "schedule": "constant", "warmup": 0, "batch_size": 8, "max_length": None,
+    "microbatch": None, "reference": None, "device": "auto", "dtype": "auto",
+}  # fmt: skip
+
+
+def _leave_to_the_trainer(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not _DEFAULTS[name] and value != _DEFAULTS[name]:
+            raise InputError(
+                f"{name}: expected to come from the trainer, found {type(value).__name__} beside "
+                "it; set it in the trainer or its arguments"
+            )
+
+
+def _two(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if not isinstance(sources, Mapping) or len(sources) < 2:
+        found = len(sources) if isinstance(sources, Sized) else type(sources).__name__
+        raise InputError(
+            f"sources: expected at least two, as {{name: data}}, found {found}; "
+            "an order needs two sources"
+        )
+    return sources
+
+
+def _check(
     objective: str,
     lr: float | None,
     steps: int,
@@ -357,12 +325,6 @@ def _check(
     warmup: int,
 ) -> None:
     """Refuse what no model needs to be loaded for."""
-    if not isinstance(sources, Mapping) or len(sources) < 2:
-        found = len(sources) if hasattr(sources, "__len__") else type(sources).__name__
-        raise InputError(
-            f"sources: expected at least two, as {{name: data}}, found {found}; "
-            "an order needs two sources"
-        )
     for argument, value, allowed in (
         ("objective", objective, OBJECTIVES),
         ("planner", planner, PLANNERS),

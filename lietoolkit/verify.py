@@ -19,7 +19,7 @@ from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
-from lietoolkit.planning import Material, OrderPlan
+from lietoolkit.order_plan import Material, OrderPlan
 from lietoolkit.tasks.objective import ModelObjective
 from lietoolkit.training.schedules import check_run
 from lietoolkit.training.truth import run_schedules

@@ -1,11 +1,13 @@
-"""Kill a verified plan at random moments, run it again, and compare every number.
+"""Kill a verified plan, or a training, at random moments, run it again, and compare every number.
 
     python scripts/kill_and_resume.py --kills 100
+    python scripts/kill_and_resume.py --kills 20 --command train
 
-Each round starts in an empty folder with `lietoolkit plan --verify`, kills it (SIGKILL) after a
-random part of an undisturbed run's time, and repeats that until it has been killed as often as
-asked; then the same command runs to its end and `plan.json` must hold exactly the numbers of the
-undisturbed run. The slow imports happen once; every run is a fork (POSIX only).
+Each round starts in an empty folder with `lietoolkit plan --verify` or `lietoolkit train`, kills it
+(SIGKILL) after a random part of an undisturbed run's time, and repeats that until it has been
+killed as often as asked; then the same command runs to its end, and `plan.json` or `train.json`
+must hold exactly the numbers of the undisturbed run. The slow imports happen once; every run is a
+fork (POSIX only).
 """
 
 from __future__ import annotations
@@ -21,10 +23,22 @@ import tempfile
 import time
 from pathlib import Path
 
-SETTINGS = (
-    "--steps", "1", "--optimizer", "sgd", "--lr", "0.01", "--verify", "16", "--verify-steps", "1",
-    "--verify-steps", "3", "--batch-size", "4", "--no-report", "--device", "cpu",
-)  # fmt: skip
+SETTINGS = {
+    "plan": (
+        "--steps", "1", "--optimizer", "sgd", "--lr", "0.01", "--verify", "16", "--verify-steps",
+        "1", "--verify-steps", "3", "--batch-size", "4", "--no-report", "--device", "cpu",
+    ),
+    "train": (
+        "--steps", "8", "--lr", "0.001", "--batch-size", "4", "--device", "cpu", "--budget", "2",
+        "--save_steps", "2", "--disable_tqdm", "True",
+    ),
+}  # fmt: skip
+# What a finished run leaves.
+RESULT = {"plan": "plan.json", "train": "train.json"}
+MODULES = {
+    "plan": ("lietoolkit.verify", "lietoolkit.tasks.batches"),
+    "train": ("trl", "trl.trainer.sft_trainer", "peft", "datasets", "lietoolkit.trainers.run"),
+}
 # What may differ between two runs of the same plan.
 TIMES = ("seconds",)
 
@@ -46,7 +60,7 @@ def little_model(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, arguments: tuple[str, ...]) -> int:
+def start(folder: Path, command: str, arguments: tuple[str, ...]) -> int:
     """Fork a child that runs the command line in a folder; its process id."""
     child = os.fork()
     if child:
@@ -57,7 +71,7 @@ def start(folder: Path, arguments: tuple[str, ...]) -> int:
         with open("log", "a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        sys.argv = ["lietoolkit", "plan", *arguments, "--out", "out"]
+        sys.argv = ["lietoolkit", command, *arguments, "--out", "out"]
         from lietoolkit.cli import main
 
         main()
@@ -72,60 +86,74 @@ def finish(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def numbers(folder: Path) -> str:
-    """All of plan.json but the clock, as text: floats in JSON come back bit by bit."""
-    plan = json.loads((folder / "out" / "plan.json").read_text())
-    return json.dumps({key: value for key, value in plan.items() if key not in TIMES})
+def numbers(folder: Path, command: str) -> str:
+    """All of the result but the clock, as text: floats in JSON come back bit by bit."""
+    found = json.loads((folder / "out" / RESULT[command]).read_text())
+    kept = {key: value for key, value in found.items() if key not in TIMES}
+    return json.dumps(kept, sort_keys=True)
 
 
 def whole(folder: Path) -> bool:
-    """Whether plan.json is absent or complete: a kill never leaves half of it."""
-    path = folder / "out" / "plan.json"
+    """Whether our files are absent or complete: a kill never leaves half of one."""
     try:
-        return not path.exists() or "order" in json.loads(path.read_text())
+        for path in (folder / "out" / name for name in RESULT.values()):
+            if path.exists():
+                json.loads(path.read_text())
     except ValueError:
         return False
+    return True
+
+
+def kept(folder: Path, command: str) -> int:
+    """Orders tried or trained so far; for a training, its checkpoints."""
+    if command == "train":
+        return len(list(folder.glob("out/checkpoint-*")))
+    return sum(1 for file in folder.rglob("orders-*.jsonl") for _ in file.open())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--command", choices=SETTINGS, default="plan")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="default: a random one of one layer, for speed")
     args = parser.parse_args()
     for name in ("torch", "transformers", "transformers.models.llama.modeling_llama", "typer",
-                 "lietoolkit.cli", "lietoolkit.verify", "lietoolkit.tasks.models",
-                 "lietoolkit.tasks.generated", "lietoolkit.tasks.batches"):  # fmt: skip
+                 "lietoolkit.cli", "lietoolkit.tasks.models", "lietoolkit.tasks.generated",
+                 *MODULES[args.command]):  # fmt: skip
         importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as root:
-        arguments = ("--model", args.model or str(little_model(Path(root) / "model")), *SETTINGS)
+        arguments = (
+            "--model",
+            args.model or str(little_model(Path(root) / "model")),
+            *SETTINGS[args.command],
+        )
         calm = Path(root) / "calm"
         calm.mkdir()
         begin = time.perf_counter()
-        if finish(start(calm, arguments)):
+        if finish(start(calm, args.command, arguments)):
             sys.exit((calm / "log").read_text())
         seconds = time.perf_counter() - begin
-        expected = numbers(calm)
+        expected = numbers(calm, args.command)
         same = kills = early = 0
         while kills < args.kills:
             folder = Path(root) / f"round-{kills + early}"
             folder.mkdir()
-            child = start(folder, arguments)
+            child = start(folder, args.command, arguments)
             time.sleep(draw.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             if finish(child) != -signal.SIGKILL:
                 early += 1  # it had ended before: no kill, not counted
                 continue
             kills += 1
-            kept = sum(1 for file in folder.rglob("orders-*.jsonl") for _ in file.open())
-            complete = whole(folder)
-            resumed = finish(start(folder, arguments)) == 0
-            same += complete and resumed and numbers(folder) == expected
-            print(f"kill {kills}: {kept} results kept, {same} of {kills} identical", flush=True)
+            found, complete = kept(folder, args.command), whole(folder)
+            resumed = finish(start(folder, args.command, arguments)) == 0
+            same += complete and resumed and numbers(folder, args.command) == expected
+            print(f"kill {kills}: {found} results kept, {same} of {kills} identical", flush=True)
     print(f"{same} of {kills} resumes identical ({seconds:.1f} s a run, {early} runs ended first)")
     if same != kills:
         sys.exit(1)

@@ -14,6 +14,7 @@ import pytest
 import tiny
 
 from lietoolkit import cli
+from lietoolkit.tasks import options
 
 pytest.importorskip("transformers")
 pytest.importorskip("typer")
@@ -103,18 +104,20 @@ def test_targets_with_names_and_weights(run, model, tmp_path) -> None:
 
 def test_reading_targets() -> None:
     data = {"a": "a.jsonl"}
-    assert cli.read_targets(["x.jsonl"], data, "sft") == ("x.jsonl", None)
-    assert cli.read_targets(["t=x.jsonl"], data, "sft") == ({"t": "x.jsonl"}, {"t": 1.0})
-    aims, weights = cli.read_targets(["x.jsonl", "hard=y.jsonl:0.5", "z=C:/z.jsonl"], data, "sft")
+    assert options.read_targets(["x.jsonl"], data, "sft") == ("x.jsonl", None)
+    assert options.read_targets(["t=x.jsonl"], data, "sft") == ({"t": "x.jsonl"}, {"t": 1.0})
+    aims, weights = options.read_targets(
+        ["x.jsonl", "hard=y.jsonl:0.5", "z=C:/z.jsonl"], data, "sft"
+    )
     assert aims == {"target": "x.jsonl", "hard": "y.jsonl", "z": "C:/z.jsonl"}
     assert weights == {"target": 1.0, "hard": 0.5, "z": 1.0}
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo", "lm"])
 def test_example_data_hold_no_target_row_in_a_source(objective: str) -> None:
-    sources = cli.read_sources([], None, objective)
-    target, weights = cli.read_targets([], sources, objective)
-    assert list(sources) == list(cli.EXAMPLE_SOURCES[objective])
+    sources = options.read_sources([], None, objective)
+    target, weights = options.read_targets([], sources, objective)
+    assert list(sources) == list(options.EXAMPLE_SOURCES[objective])
     assert weights is None and target
     trained = {json.dumps(row) for rows in sources.values() for row in rows}
     assert not trained & {json.dumps(row) for row in target}
@@ -175,12 +178,14 @@ def test_control_c_ends_with_130_and_leaves_nothing(model, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_it_resumes_with_the_same_numbers() -> None:
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_killed_at_random_it_resumes_with_the_same_numbers(command: str) -> None:
     script = ROOT / "scripts" / "kill_and_resume.py"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
-        [sys.executable, str(script), "--kills", "3"], capture_output=True, text=True, env=env
-    )
+        [sys.executable, "-W", "ignore", str(script), "--kills", "3", "--command", command],
+        capture_output=True, text=True, env=env,
+    )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     assert "3 of 3 resumes identical" in found.stdout
 

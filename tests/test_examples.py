@@ -1,9 +1,11 @@
-"""The batch reports: one report for each set of parameters, a page that compares, nothing twice."""
+"""The examples: batch reports, made once each and compared; and training with TRL."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,20 @@ def test_a_sweep_makes_its_reports_once(batch, tmp_path: Path, monkeypatch, caps
     ]  # fmt: skip
     assert (folder / links[0]).stat().st_mtime_ns == before[links[0]]
     assert (folder / links[1]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trl_sft", "trl_sft_lora", "trl_dpo", "trl_sft_then_dpo"])
+def test_trl_examples_run_as_they_stand(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    script = ROOT / "examples" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), "--rows", "8", "--out", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    orders = re.findall(r"[Oo]rder.*: (\w+(?: -> \w+){3})", done.stdout)
+    assert len(orders) == (1 if name in ("trl_sft", "trl_dpo") else 2), done.stdout
+    losses = [float(x) for x in re.findall(r"Target (?:before|after): ([\d.]+)", done.stdout)]
+    pairs = zip(losses[::2], losses[1::2], strict=True)
+    assert all(before != after for before, after in pairs) and losses

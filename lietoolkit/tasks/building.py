@@ -31,6 +31,12 @@ def resolve_model(
         floats = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
         if floats:
             notes.append("the model is in half precision; everything was computed in float32")
+        adapters = [p for name, p in model.named_parameters() if "lora_B" in name]
+        if adapters and not any(p.detach().any() for p in adapters):
+            notes.append(
+                "the adapters' B matrices are zero, as before training: scores come from B alone; "
+                "plan again after some steps"
+            )
         config = getattr(model, "config", None)
         return model, tokenizer, getattr(config, "name_or_path", "") or type(model).__name__
     from lietoolkit.tasks.models import load_model

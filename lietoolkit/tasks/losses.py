@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,11 +205,17 @@ def add_reference_logps(model: Any, batches: Iterable[Batch]) -> list[dict[str, 
     Raises:
         InputError: a batch that is not laid out for DPO.
     """
+    with in_eval_mode(model), torch.no_grad():
+        return [_with_reference(model, batch) for batch in batches]
+
+
+@contextmanager
+def in_eval_mode(model: Any) -> Iterator[None]:
+    """The model in evaluation mode (no dropout); every module's own mode is restored after."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad():
-            return [_with_reference(model, batch) for batch in batches]
+        yield
     finally:
         for module in training:
             module.training = True

@@ -30,7 +30,9 @@ class TrainingState:
 class Optimizer(Protocol):
     """What a training stage needs of an optimizer."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What tables and rules call it."""
 
     def init(self, theta: Tensor) -> TrainingState:
         """The state before the first step."""
@@ -94,6 +96,72 @@ class AdamW:
         theta = state.theta * (1 - lr * self.weight_decay)
         theta = theta.addcdiv_(m, scale, value=-lr / (1 - self.beta1**n))
         return TrainingState(theta, (m, v), n)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    r"""An optimizer whose gradient is first cut to a norm of at most ``max_norm``.
+
+    :math:`g \leftarrow g \cdot \min(1, c / (\|g\| + 10^{-6}))` as in
+    ``torch.nn.utils.clip_grad_norm_``, which transformers' Trainer applies by default with c = 1.
+
+    >>> Clipped(SGD(), 1.0).step(SGD().init(torch.zeros(1)), torch.tensor([4.0]), 0.5).theta
+    tensor([-0.5000])
+    """
+
+    inner: Optimizer
+    max_norm: float
+
+    @property
+    def name(self) -> str:
+        """The inner optimizer's."""
+        return self.inner.name
+
+    @property
+    def beta(self) -> float:
+        """The inner optimizer's momentum."""
+        return getattr(self.inner, "beta", 0.0)
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The state before the first step."""
+        return self.inner.init(theta)
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g, cut if too long."""
+        norm = torch.linalg.vector_norm(g, dtype=torch.float64)
+        factor = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        return self.inner.step(state, g * factor.to(g.dtype), lr)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """An optimizer in the middle of training: runs begin with the buffers and steps of ``state``.
+
+    >>> warm = Resumed(Momentum(), TrainingState(torch.zeros(1), (torch.ones(1),), step=7))
+    >>> warm.init(torch.tensor([2.0]))
+    TrainingState(theta=tensor([2.]), buffers=(tensor([1.]),), step=7)
+    """
+
+    inner: Optimizer
+    state: TrainingState
+
+    @property
+    def name(self) -> str:
+        """The inner optimizer's."""
+        return self.inner.name
+
+    @property
+    def beta(self) -> float:
+        """The inner optimizer's momentum."""
+        return getattr(self.inner, "beta", 0.0)
+
+    def init(self, theta: Tensor) -> TrainingState:
+        """The live buffers beside the parameters a run starts from."""
+        return TrainingState(theta, self.state.buffers, self.state.step)
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g."""
+        return self.inner.step(state, g, lr)
 
 
 OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}

@@ -1,0 +1,226 @@
+"""How a trainer of TRL or transformers trains: stages, step sizes and optimizer, as the package's.
+
+With these, ``run_schedules`` repeats the trainer's run: same updates, clipping included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.space import ParameterSpace
+from lietoolkit.tasks.losses import in_eval_mode
+from lietoolkit.tasks.objective import ModelObjective
+from lietoolkit.tasks.trainer import TrainerData, read_trainer
+from lietoolkit.training.optimizers import (
+    SGD,
+    AdamW,
+    Clipped,
+    Momentum,
+    Optimizer,
+    TrainingState,
+)
+from lietoolkit.training.schedules import SCHEDULES
+from lietoolkit.training.stages import shares
+
+# The optimizer's vectors, by their names in torch and in the order of ``TrainingState.buffers``.
+BUFFERS = (("exp_avg", "exp_avg_sq"), ("momentum_buffer",))
+
+
+@dataclass(frozen=True)
+class TrainerRun:
+    """What a trainer's arguments say about a run over all sources.
+
+    Attributes:
+        lr: highest step size. lengths: steps of each source's stage.
+        optimizer: with the trainer's clipping. schedule, warmup: over the whole run.
+        notes: where the plan's run differs from the trainer's.
+    """
+
+    lr: float
+    lengths: dict[str, int]
+    optimizer: Optimizer
+    schedule: str
+    warmup: int
+    notes: list[str]
+
+    @property
+    def steps(self) -> int:
+        """Steps of a stage, the mean where they differ."""
+        return max(1, round(sum(self.lengths.values()) / len(self.lengths)))
+
+
+def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
+    """Stages, step sizes and optimizer out of a trainer's arguments.
+
+    Every source is trained on for ``num_train_epochs`` passes, its last step filled up from its
+    beginning; with ``max_steps`` these steps are shared out evenly instead.
+
+    Args:
+        data: with every source added.
+        names: the sources.
+
+    Raises:
+        InputError: fewer steps than sources.
+    """
+    args = data.trainer.args
+    notes: list[str] = []
+    lengths = _lengths(data, names, notes)
+    total = sum(lengths.values())
+    if len(set(lengths.values())) > 1:
+        notes.append(
+            f"stages have {min(lengths.values())} to {max(lengths.values())} steps; "
+            f"planned as if each had {max(1, round(total / len(names)))}"
+        )
+    optimizer = _optimizer(data.trainer, notes)
+    if args.max_grad_norm:
+        optimizer = Clipped(optimizer, float(args.max_grad_norm))
+        if optimizer.name != "adamw":
+            notes.append(
+                f"the trainer clips gradients at norm {args.max_grad_norm:g}: rehearsals do, too, "
+                "the local score does not"
+            )
+    kind = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    schedule = "constant" if kind.startswith("constant") else kind
+    if schedule not in SCHEDULES:
+        notes.append(f"the trainer's schedule {kind!r} was planned as 'linear'")
+        schedule = "linear"
+    warmup = 0 if kind == "constant" else int(args.get_warmup_steps(total))
+    return TrainerRun(float(args.learning_rate), lengths, optimizer, schedule, warmup, notes)
+
+
+def read_objectives(
+    trainer: Any,
+    sources: Mapping[str, Any],
+    target: Any,
+    batches: int = 1,
+    parameters: str | Sequence[str] | None = None,
+) -> tuple[TrainerData, TrainerRun, dict[str, Objective], dict[str, Objective]]:
+    """Sources and targets of a trainer as objectives, and the run it would make of them.
+
+    Args:
+        trainer: an ``SFTTrainer``, ``DPOTrainer`` or ``transformers.Trainer``.
+        sources: name -> rows. target: rows, or several as {name: rows}.
+        batches: how many of each stage's batches an objective reads, the first ones.
+        parameters: patterns of parameter names; default all that the trainer trains.
+
+    Returns:
+        The trainer's data and run, and the objectives of sources and targets by name.
+
+    Raises:
+        InputError: rows, a trainer or arguments that cannot be used.
+    """
+    data = read_trainer(trainer)
+    targets = dict(target) if isinstance(target, Mapping) else {"target": target}
+    for name, rows in (*sources.items(), *((f"target {n}", r) for n, r in targets.items())):
+        data.add(name, rows)
+    run = read_run(data, list(sources))
+    # Objectives of one source all read as many batches as the shortest stage has.
+    taken = min(batches, *run.lengths.values())
+    space = ParameterSpace(trainer.model, parameters)
+
+    def objective(name: str, label: str, steps: int, again: bool) -> Objective:
+        made = data.batches(name, steps, again)
+        data.reports.setdefault(label, data.report(name, made).to_dict())
+        smaller = data.microbatch < data.batch_rows
+        return ModelObjective(
+            trainer.model, made, data.loss, space=space, name=label,
+            microbatch=data.microbatch if smaller else None,
+        )  # fmt: skip
+
+    with in_eval_mode(trainer.model):
+        made = {name: objective(name, name, taken, True) for name in sources}
+        aims = {name: objective(f"target {name}", name, batches, False) for name in targets}
+    return data, run, made, aims
+
+
+def live_state(space: ParameterSpace, optimizer: Any) -> TrainingState | None:
+    """A torch optimizer's buffers as one ``TrainingState`` at the model's parameters now.
+
+    None before the first step, and for optimizers whose buffers the package does not know. A
+    parameter that has not been stepped counts with zeros.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> adamw = torch.optim.AdamW(model.parameters())
+    >>> _ = model(torch.ones(2)).backward(), adamw.step()
+    >>> live_state(ParameterSpace(model), adamw).step
+    1
+    """
+    states: Mapping[Any, Mapping[str, Any]] = optimizer.state
+    found = [states.get(p, {}) for p in space.tensors]
+    for names in BUFFERS:
+        if not any(names[0] in state for state in found):
+            continue
+        buffers = tuple(
+            space.flatten([
+                state[name] if state.get(name) is not None else torch.zeros_like(p)
+                for state, p in zip(found, space.tensors, strict=True)
+            ])
+            for name in names
+        )  # fmt: skip
+        step = max(int(state.get("step", 0)) for state in found)
+        return TrainingState(space.vector(), buffers, step)
+    return None
+
+
+def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str, int]:
+    args = data.trainer.args
+    if args.max_steps > 0:
+        if args.max_steps < len(names):
+            raise InputError(
+                f"max_steps: expected at least one step for each of {len(names)} sources, found "
+                f"{args.max_steps}; raise it in the trainer's arguments"
+            )
+        stages = shares(args.max_steps, len(names))
+        return {name: len(stage) for name, stage in zip(names, stages, strict=True)}
+    lengths = {}
+    for name in names:
+        rows = args.num_train_epochs * len(data.rows[name])
+        lengths[name] = max(1, int(-(-rows // data.batch_rows)))
+        twice = lengths[name] * data.batch_rows - round(rows)
+        if twice:
+            notes.append(f"{name}: its last step is filled up with {twice} of its first rows")
+    return lengths
+
+
+def _optimizer(trainer: Any, notes: list[str]) -> Optimizer:
+    """The package's optimizer that updates as the trainer's does."""
+    args, made = trainer.args, trainer.optimizer
+    name = str(getattr(args.optim, "value", args.optim))
+    if made is not None:
+        group = made.param_groups[0]
+        decay = max(g.get("weight_decay", 0.0) for g in made.param_groups)
+        if isinstance(made, torch.optim.SGD):
+            optimizer = _sgd(group["momentum"], decay, notes)
+        elif isinstance(made, torch.optim.AdamW):
+            first, second = group["betas"]
+            optimizer = AdamW(first, second, group["eps"], decay)
+        else:
+            name = type(made).__name__
+            optimizer = AdamW(weight_decay=decay)
+            notes.append(f"the trainer's optimizer {name} was planned as AdamW")
+    elif name == "sgd":
+        pairs = dict(part.split("=", 1) for part in (args.optim_args or "").split(",") if part)
+        momentum, decay = float(pairs.get("momentum", 0)), float(pairs.get("weight_decay", 0))
+        optimizer = _sgd(momentum, decay, notes)
+    else:
+        decay = args.weight_decay
+        optimizer = AdamW(args.adam_beta1, args.adam_beta2, args.adam_epsilon, decay)
+        if not name.startswith("adamw_torch"):
+            notes.append(f"the trainer's optimizer {name!r} was planned as AdamW")
+    if isinstance(optimizer, AdamW) and optimizer.weight_decay:
+        notes.append(
+            "the plan decays every parameter; the trainer leaves out biases and norm weights"
+        )
+    return optimizer
+
+
+def _sgd(momentum: float, decay: float, notes: list[str]) -> Optimizer:
+    if decay:
+        notes.append(f"SGD's weight decay of {decay:g} is not in the plan")
+    return Momentum(momentum) if momentum else SGD()
