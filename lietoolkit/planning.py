@@ -138,11 +138,19 @@ def plan_order(
             model=model, objective=objective, lr=lr, steps=steps, optimizer=optimizer,
             tokenizer=tokenizer, schedule=schedule, warmup=warmup, batch_size=batch_size,
             max_length=max_length, microbatch=microbatch, reference=reference,
-            device=device, dtype=dtype,
+            device=device, dtype=dtype, objective_of=objective_of, steps_of=steps_of,
         )  # fmt: skip
         data, run, sources, target = read_objectives(trainer, sources, target, batches, parameters)
         model, objective, lr, steps = trainer.model, data.objective, run.lr, run.steps
         optimizer, schedule, warmup = run.optimizer, run.schedule, run.warmup
+        if len(set(run.lengths.values())) > 1:
+            if planner == "from-end" or method == "stage":
+                notes.append(
+                    f"stages have {min(run.lengths.values())} to {max(run.lengths.values())} "
+                    f"steps; planned as if each had {steps}"
+                )
+            else:
+                steps_of = run.lengths
         hvp = "finite-difference" if hvp == "auto" and data.loss.name == "trainer" else hvp
         notes += [*data.notes, *run.notes]
     assert model is not None
@@ -291,7 +299,8 @@ def recall_plan(
 _DEFAULTS = {
     "model": None, "objective": "sft", "lr": None, "steps": 20, "optimizer": "adamw",
     "tokenizer": None, "schedule": "constant", "warmup": 0, "batch_size": 8, "max_length": None,
-    "microbatch": None, "reference": None, "device": "auto", "dtype": "auto",
+    "microbatch": None, "reference": None, "device": "auto", "dtype": "auto", "objective_of": None,
+    "steps_of": None,
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ PAIRS = (3.4, 0.3, 0.7)
 # Of orders that were tried: level, slope, and the variance that a try misjudges, as a share of the
 # variance of the losses tried. Trained whole, and rehearsed with fewer gradients.
 WHOLE = (0.9, 0.3, 0.0)
-REHEARSED = (0.2, 1.0, 8.0)
+REHEARSED = (0.2, 0.7, 2.0)
 # Where the step size rule leaves the stiffest source: a reach of one step.
 UNIT = 0.1
 

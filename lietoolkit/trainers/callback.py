@@ -225,6 +225,7 @@ class OrderCallback(TrainerCallback, ExportableState):
                 self.planner, budget=self.budget,
                 weights={name: aim["weight"] for name, aim in self.plan.targets.items()},
                 constraints=_among(self.plan, left), schedule=self.plan.schedule,
+                steps_of={n: k for n, k in self.plan.steps_of.items() if n in left},
                 warmup=max(0, self.plan.warmup - step), parameters=self.plan.parameters["pattern"],
                 forgetting=False, geometry=False, seed=self.plan.seed,
             )  # fmt: skip

@@ -72,11 +72,6 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
     notes: list[str] = []
     lengths = _lengths(data, names, notes)
     total = sum(lengths.values())
-    if len(set(lengths.values())) > 1:
-        notes.append(
-            f"stages have {min(lengths.values())} to {max(lengths.values())} steps; "
-            f"planned as if each had {max(1, round(total / len(names)))}"
-        )
     optimizer = _optimizer(data.trainer, notes)
     if args.max_grad_norm:
         optimizer = Clipped(optimizer, float(args.max_grad_norm))

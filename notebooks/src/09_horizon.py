@@ -152,8 +152,8 @@ course.reveal("09.local", bins[np.digitize(share, [0.7, 0.9])], f"{share:.0%}")
 # $\lambda \leftarrow \lambda - lr\, H \lambda$, from the last step to the first. In words: the
 # first term asks who ends lower after the others; the other two, how much of the first stage's
 # move is left after the second. The package adds two things that cost no step: it repeats the
-# updates of the second stage from each $z_i$ itself, where AdamW's memory is a real one, and it reads
-# the target's gradient for every pair where that pair ends.
+# updates of the second stage from each $z_i$ itself, where AdamW's memory is a real one, and it
+# reads the target's gradient for every pair where that pair ends.
 
 # %% tags=["nbval-check-output"]
 for optimizer in ("momentum", "adamw"):
