@@ -5,7 +5,7 @@ import json
 import nbformat
 import pytest
 
-from lietoolkit.course import recorded, runner
+from lietoolkit.course import places, recorded
 from lietoolkit.course.records import keep
 
 
@@ -32,8 +32,8 @@ def executed(tmp_path):
 
 
 def test_what_was_kept_is_shown(executed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "course_folder", lambda: tmp_path)
-    folder = runner.recorded_folder()
+    monkeypatch.setattr(places, "course_folder", lambda: tmp_path)
+    folder = places.recorded_folder()
     path = keep(executed, folder, "07", {"profile": "laptop", "seed": 3})
     kept = json.loads(path.read_text())
     assert kept["command"] == "lietoolkit course run 07 -p profile laptop -p seed 3 --record"
@@ -45,6 +45,6 @@ def test_what_was_kept_is_shown(executed, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_that_was_not_kept_says_how(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "course_folder", lambda: tmp_path)
+    monkeypatch.setattr(places, "course_folder", lambda: tmp_path)
     recorded("07", "gpu")
     assert "lietoolkit course run 07 -p profile gpu --record" in capsys.readouterr().out

@@ -62,7 +62,8 @@ def copy_notebooks(app: Sphinx) -> None:
     """The course and its exercises, as pages: with a note, and with the pictures' alt texts."""
     import nbformat
 
-    from lietoolkit.course.runner import course_folder, notebooks
+    from lietoolkit.course.places import course_folder
+    from lietoolkit.course.runner import notebooks
 
     course = Path(app.srcdir) / "course"
     exercises = sorted((course_folder().parent / "exercises").glob("[0-9][0-9]_*.ipynb"))

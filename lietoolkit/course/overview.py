@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from lietoolkit.course.ledger import entries
-from lietoolkit.course.runner import Notebook, course_folder, notebooks
+from lietoolkit.course.places import course_folder
+from lietoolkit.course.runner import Notebook, notebooks
 
 
 class Contents:

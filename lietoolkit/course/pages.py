@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lietoolkit
-from lietoolkit.course.runner import course_folder, notebooks
+from lietoolkit.course.places import course_folder
+from lietoolkit.course.runner import notebooks
 from lietoolkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lietoolkit.course.places import recorded_folder
 from lietoolkit.environment import hardware, versions
 
 
@@ -49,8 +50,6 @@ def keep(executed: Path, folder: Path, number: str, parameters: Mapping[str, Any
 
 def recorded(number: str, profile: str = "laptop") -> None:
     """Print what a notebook showed when it was run in that profile, and when and how."""
-    from lietoolkit.course.runner import recorded_folder
-
     path = recorded_folder() / f"{number}-{profile}.json"
     if not path.is_file():
         print(f"No run was kept. lietoolkit course run {number} -p profile {profile} --record")

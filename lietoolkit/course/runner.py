@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lietoolkit
+from lietoolkit.course.places import course_folder, recorded_folder
 from lietoolkit.course.records import keep
 from lietoolkit.course.settings import PARAMETERS, check_values
 from lietoolkit.errors import InputError
@@ -22,22 +21,6 @@ class Notebook:
     number: str
     path: Path
     question: str
-
-
-def course_folder() -> Path:
-    """The folder with the notebooks: ``LIETOOLKIT_NOTEBOOKS``, else beside the package.
-
-    Raises:
-        InputError: neither is there.
-    """
-    chosen = os.environ.get("LIETOOLKIT_NOTEBOOKS")
-    folder = Path(chosen) if chosen else Path(lietoolkit.__file__).parent.parent / "notebooks"
-    if not folder.is_dir():
-        raise InputError(
-            f"course: expected the notebooks in {folder}, found no such folder; run it in a copy "
-            "of the repository, or set LIETOOLKIT_NOTEBOOKS"
-        )
-    return folder
 
 
 def notebooks() -> list[Notebook]:
@@ -82,11 +65,6 @@ def read_parameters(pairs: Mapping[str, str]) -> dict[str, Any]:
             values[name] = text  # check_values says what is wrong with it
     check_values(values)
     return values
-
-
-def recorded_folder() -> Path:
-    """The folder with results that longer runs printed."""
-    return course_folder() / "recorded"
 
 
 def run(
