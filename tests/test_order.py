@@ -122,6 +122,18 @@ def test_stage_is_exact_for_quadratics_and_a_linear_target(optimizer: str) -> No
     assert float(predicted) == pytest.approx(measured, rel=1e-9)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_stage_is_exact_among_several_too(optimizer: str) -> None:
+    """There a second stage is followed from elsewhere, and carried to where it begins."""
+    sources = {n: quadratic(5, seed)[0] for seed, n in enumerate("abc", 1)}
+    direction = start(5, 9)
+    target, theta = lt.Objective(lambda x: direction @ x), start(5)
+    predicted = lt.tournament(sources, target, theta, 0.1, 4, "stage", optimizer).matrix
+    for (i, a), (j, b) in itertools.combinations(enumerate(sources.values()), 2):
+        measured = lt.measure_order_effect(a, b, target, theta, 0.1, 4, optimizer)
+        assert float(predicted[i, j]) == pytest.approx(measured, rel=1e-9)
+
+
 def test_stage_is_zero_for_equal_sources_and_right_at_long_horizons() -> None:
     target, theta = network(5), start(13)
     same = lt.tournament({"a": network(0), "b": network(0)}, target, theta, 0.1, 5, "stage")
