@@ -86,8 +86,11 @@ contract: .venv/installed-dev
 unit: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --doctest-modules lietoolkit tests
 
+# Two processes, each with its half.
 planted: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py --part 2/2 & other=$$!; \
+	  OMP_NUM_THREADS=1 $(BIN)/python scripts/plant_errors.py --part 1/2; mine=$$?; \
+	  wait $$other && exit $$mine
 
 # The source distribution first, and the wheel from it: what a packager gets is what we give.
 wheel: .venv/installed-dev

@@ -2,6 +2,7 @@
 
     python scripts/plant_errors.py            # all; exit 1 when one goes unnoticed
     python scripts/plant_errors.py label      # those whose description holds the word
+    python scripts/plant_errors.py --part 1/2 # every other one, to share them among processes
 
 Works on a copy of the package and its tests. Each mistake is one replacement in the source text
 that must fit exactly once, so that it cannot fade away when the code changes. First the same tests
@@ -241,8 +242,10 @@ def main() -> None:
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("word", nargs="*", help="only mistakes whose name holds these words")
-    word = " ".join(parser.parse_args().word)
-    chosen = [mistake for mistake in MISTAKES if word in mistake.what]
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of them")
+    args = parser.parse_args()
+    part, parts = map(int, args.part.split("/"))
+    chosen = [m for m in MISTAKES if " ".join(args.word) in m.what][part - 1 :: parts]
     for name in SLOW_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
