@@ -140,7 +140,9 @@ def recommend(
         )
 
     aim = WeightedSum(targets, weights)
-    first = first_orders(effort, t, sources, aim, theta, optimizer, by_pairs, **run)
+    first = [[t.names.index(name) for name in by_pairs]]
+    if effort.planner == "search":
+        first = first_orders(effort, t, sources, aim, theta, optimizer, by_pairs, **run)
     rounds: list[dict[str, float]] = []
     if effort.planner == "from-end":
         planned = plan_from_end(
