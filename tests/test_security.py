@@ -377,8 +377,8 @@ def test_parameters_are_data_not_code(tmp_path: Path, trap: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "in.ipynb")
     execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", values)
-    (said,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
-    assert json.loads(said["text"]) == list(values.values())
+    said = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    assert json.loads("".join(o["text"] for o in said)) == list(values.values())
     assert not trap.exists()
     for name in (f"text = open({str(trap)!r}, 'w')\ntext", "a b", "class", ""):
         with pytest.raises(InputError, match="expected a name"):
