@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,29 @@ from torch import Tensor, nn
 from lietoolkit.environment import hardware, versions
 from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.geometry.cost import metered
-from lietoolkit.geometry.objective import HVP_METHODS, Objective, WeightedSum
+from lietoolkit.geometry.objective import Objective, WeightedSum
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
-from lietoolkit.order.effort import PLANNERS, abstain, choose_effort
+from lietoolkit.order.effort import abstain, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import chance_against_reverse, neighbors, recommend
 from lietoolkit.order.stepsize import StepSize, step_size
-from lietoolkit.order.tournament import METHODS, Tournament, tournament
+from lietoolkit.order.tournament import Tournament, tournament
 from lietoolkit.order_plan import Material, OrderPlan
+from lietoolkit.plan_arguments import (
+    check_settings,
+    check_sources,
+    leave_to_the_trainer,
+    losses_of,
+    weights_of,
+)
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
 from lietoolkit.tasks.losses import in_eval_mode
 from lietoolkit.training.from_trainer import read_objectives
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
-from lietoolkit.training.schedules import check_run, steps_by_source
+from lietoolkit.training.schedules import steps_by_source
 
-OBJECTIVES = ("lm", "sft", "dpo")
 # Without a curvature rule for adaptive optimizers, what practitioners start from.
 DEFAULT_ADAMW_LR = 1e-4
 
@@ -131,10 +136,10 @@ def plan_order(
     start = time.perf_counter()
     if model is None and trainer is None:
         raise InputError("model: expected a name or a model (or trainer=), found None; give one")
-    sources, data, run = _two(sources), None, None
+    sources, data, run = check_sources(sources), None, None
     notes: list[str] = []
     if trainer is not None:
-        _leave_to_the_trainer(
+        leave_to_the_trainer(
             model=model, objective=objective, lr=lr, steps=steps, optimizer=optimizer,
             tokenizer=tokenizer, schedule=schedule, warmup=warmup, batch_size=batch_size,
             max_length=max_length, microbatch=microbatch, reference=reference,
@@ -154,11 +159,11 @@ def plan_order(
         hvp = "finite-difference" if hvp == "auto" and data.loss.name == "trainer" else hvp
         notes += [*data.notes, *run.notes]
     assert model is not None
-    _check(objective, lr, steps, planner, method, hvp, schedule, warmup)
+    check_settings(objective, lr, steps, planner, method, hvp, schedule, warmup)
     optimizer = optimizer_from(optimizer)
     parse_constraints(constraints, list(sources))
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
-    losses = _losses({**sources, **targets}, objective, objective_of)
+    losses = losses_of({**sources, **targets}, objective, objective_of)
     lengths = steps_by_source(sources, steps, steps_of)
     steps = max(lengths.values())  # the longest stage is what shorter ones are a share of
     steps_of = {name: own for name, own in lengths.items() if own != steps}
@@ -167,7 +172,7 @@ def plan_order(
             "steps_of: expected none with planner='from-end' or method='stage', whose stages are "
             "equally long; use planner='search'"
         )
-    weights = _weights(weights, targets)
+    weights = weights_of(weights, targets)
     network, tokenizer, label = resolve_model(
         model, tokenizer, device, dtype, trust_remote_code, notes
     )
@@ -293,89 +298,6 @@ def recall_plan(
     data, run, made, aims = read_objectives(trainer, sources, target, batches, patterns)
     theta = ParameterSpace(trainer.model, patterns).vector()
     return replace(plan, material=Material(made, aims, theta, run.optimizer, None, data, run))
-
-
-# What a trainer knows, and what stands there when it was not given.
-_DEFAULTS = {
-    "model": None, "objective": "sft", "lr": None, "steps": 20, "optimizer": "adamw",
-    "tokenizer": None, "schedule": "constant", "warmup": 0, "batch_size": 8, "max_length": None,
-    "microbatch": None, "reference": None, "device": "auto", "dtype": "auto", "objective_of": None,
-    "steps_of": None,
-}  # fmt: skip
-
-
-def _leave_to_the_trainer(**given: Any) -> None:
-    for name, value in given.items():
-        if value is not _DEFAULTS[name] and value != _DEFAULTS[name]:
-            raise InputError(
-                f"{name}: expected to come from the trainer, found {type(value).__name__} beside "
-                "it; set it in the trainer or its arguments"
-            )
-
-
-def _two(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if not isinstance(sources, Mapping) or len(sources) < 2:
-        found = len(sources) if isinstance(sources, Sized) else type(sources).__name__
-        raise InputError(
-            f"sources: expected at least two, as {{name: data}}, found {found}; "
-            "an order needs two sources"
-        )
-    return sources
-
-
-def _check(
-    objective: str,
-    lr: float | None,
-    steps: int,
-    planner: str,
-    method: str,
-    hvp: str,
-    schedule: str,
-    warmup: int,
-) -> None:
-    """Refuse what no model needs to be loaded for."""
-    for argument, value, allowed in (
-        ("objective", objective, OBJECTIVES),
-        ("planner", planner, PLANNERS),
-        ("method", method, METHODS),
-        ("hvp", hvp, HVP_METHODS),
-    ):
-        if value not in allowed:
-            raise InputError(f"{argument}: expected one of {', '.join(allowed)}; found {value!r}")
-    check_run(1.0 if lr is None else lr, steps, schedule, warmup)
-
-
-def _losses(
-    data: Mapping[str, Any], objective: str, objective_of: Mapping[str, str] | None
-) -> dict[str, str]:
-    """The loss of each source and target."""
-    found = dict.fromkeys(data, objective)
-    for name, own in (objective_of or {}).items():
-        if name not in found:
-            raise InputError(
-                f"objective_of: {name!r} is no source or target; there are {', '.join(found)}"
-            )
-        if own not in OBJECTIVES:
-            raise InputError(
-                f"objective_of[{name!r}]: expected one of {', '.join(OBJECTIVES)}; found {own!r}"
-            )
-        found[name] = own
-    return found
-
-
-def _weights(weights: Mapping[str, float] | None, targets: Mapping[str, Any]) -> dict[str, float]:
-    unknown = set(weights or {}) - set(targets)
-    if unknown or not targets:
-        raise InputError(
-            f"weights: {sorted(unknown)[0]!r} is not a target; targets: {', '.join(targets)}"
-            if unknown
-            else "target: expected at least one, found none"
-        )
-    found = {name: float((weights or {}).get(name, 1.0)) for name in targets}
-    for name, weight in found.items():
-        if not math.isfinite(weight):
-            raise InputError(f"weight of target {name!r}: expected a finite number, found {weight}")
-    return found
 
 
 def _step_size(
