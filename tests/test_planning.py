@@ -230,6 +230,16 @@ def test_the_order_shows_where_the_bracket_is_a_tenth_of_the_way() -> None:
     assert alike.kappa == 0 and alike.to_dict()["onset"] is None
 
 
+def test_the_map_is_a_square_around_both_paths() -> None:
+    a, *_ = quadratic(4, 0)
+    weak = lt.Objective(lambda x: 1e-3 * x.pow(4).sum())
+    plane = gradient_plane(("a", "weak"), a, weak, a, start(4), 1e-2, points=3)
+    width, height = (grid[-1] - grid[0] for grid in (plane.grid_x, plane.grid_y))
+    assert width == pytest.approx(height)
+    for x, y in plane.path_ab + plane.path_ba:
+        assert plane.grid_x[0] < x < plane.grid_x[-1] and plane.grid_y[0] < y < plane.grid_y[-1]
+
+
 def test_step_size_rule_when_none_is_given() -> None:
     made = plan_of(lr=None)
     assert made.lr_rule["eta_lambda_max"] == pytest.approx(0.1)

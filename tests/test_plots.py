@@ -159,6 +159,19 @@ def test_geometry_plane_draws_both_paths_and_magnifies_the_gap(ax):
         plots.geometry_plane([0, 1], *PLANE[1:], ax=ax)
 
 
+def test_geometry_plane_labels_tiny_steps_and_tiny_differences_apart(ax):
+    tiny = [np.multiply(part, 2e-4) for part in (*PLANE[:2], *PLANE[3:5])]
+    loss = 0.1391 + np.multiply(PLANE[2], 1e-6)
+    plots.geometry_plane(*tiny[:2], loss, *tiny[2:], ("a", "b"), ax=ax)
+    ax.figure.canvas.draw()
+    assert ax.get_xlabel() == "along the step of a ($10^{-4}$)"
+    ticks = [text.get_text() for text in ax.get_xticklabels()]
+    assert 2 <= len(set(ticks)) <= 6 and "2" in ticks
+    bar = next(other for other in ax.figure.axes if other is not ax)
+    shown = [float(text.get_text()) for text in bar.get_xticklabels()]
+    assert len(set(shown)) == 3 and shown[0] == pytest.approx(loss.min(), abs=3e-7)
+
+
 def test_a_closed_gap_and_equal_effects_still_draw(ax):
     plots.geometry_plane(*PLANE[:4], PLANE[3], ("a", "b"), ax=ax)
     ax.figure.canvas.draw()

@@ -181,7 +181,7 @@ def explore_horizon(effects: HorizonEffects | None = None) -> LiveFigure:
     cloud.fill_between([0, edge], 0, edge, color=BLUE, alpha=0.09, linewidth=0)
     cloud.fill_between([-edge, 0], -edge, 0, color=BLUE, alpha=0.09, linewidth=0)
     cloud.plot([-edge, edge], [-edge, edge], "--", color=GRAY, linewidth=1, label="exact")
-    style = {"linestyle": "none", "markersize": 6, "markeredgecolor": "black"}
+    style = {"linestyle": "none", "markersize": 6, "markeredgecolor": "black", "clip_on": False}
     (right,) = cloud.plot([], [], "o", color=BLUE, label="sign right", **style)
     (wrong,) = cloud.plot([], [], "X", color=ORANGE, label="sign wrong", **style)
     cloud.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel="predicted, same unit",

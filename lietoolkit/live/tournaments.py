@@ -57,7 +57,7 @@ def explore_matrix(matrix: Any = None, names: Sequence[str] | None = None) -> Li
     }
     figure, (table, spread) = new_figure((9.2, 3.9), 2, width_ratios=[1, 1.3])
     image = table.imshow(base, cmap="PuOr_r", vmin=-1, vmax=1)
-    (dots,) = table.plot([], [], "o", color="black", markersize=5)
+    (dots,) = table.plot([], [], "o", color="black", markeredgecolor="white", markersize=6)
     table.plot([-0.5, n - 0.5], [-0.5, n - 0.5], ":", color=GRAY, linewidth=1)
     table.set(xticks=[], yticks=[], xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     table.set_ylabel("trained first", labelpad=26)

@@ -116,9 +116,12 @@ def _plane(
     del g_a, g_b, sum_ab, sum_ba
     corners = torch.tensor(path_ab + path_ba, dtype=torch.float64)
     low, high = corners.min(0).values, corners.max(0).values
-    margin = 0.25 * (high - low).max()
-    grid_x = torch.linspace(float(low[0] - margin), float(high[0] + margin), points).tolist()
-    grid_y = torch.linspace(float(low[1] - margin), float(high[1] + margin), points).tolist()
+    # A square, however unequal the two steps are: a narrow map has no room for its labels.
+    middle, reach = (low + high) / 2, 0.75 * float((high - low).max())
+    grid_x, grid_y = (
+        torch.linspace(center - reach, center + reach, points).tolist()
+        for center in middle.tolist()
+    )
     loss = []
     for v in tqdm(grid_y, desc="loss surface", disable=not progress):
         row = torch.add(theta, y, alpha=v)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +62,15 @@ def geometry_plane(
     bar = ax.figure.colorbar(
         filled, ax=ax, location="bottom", fraction=0.05, pad=0.15, label="target's loss"
     )
-    # Neighbouring levels can differ in the last digits only: three labels never run together.
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(nbins=4)
+    power = math.floor(math.log10(np.ptp(x)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value / 10**power:.3g}")
+    # Neighbouring levels can differ in the last digits only: as many as tell three apart.
     levels = np.asarray(filled.levels)
-    bar.set_ticks(levels[[0, len(levels) // 2, -1]].tolist())
+    decimals = max(0, 1 - math.floor(math.log10(np.ptp(levels) or 1.0)))
+    shown = levels[[0, len(levels) // 2, -1]]
+    bar.set_ticks(shown.tolist(), labels=[f"{level:.{decimals}f}" for level in shown])
     gap = float(np.hypot(*(ab[-1] - ba[-1])))
     # Beside the axes, where it can cover neither path.
     inset = ax.inset_axes((1.1, 0.25, 0.5, 0.5), facecolor="#DDDDDD")
@@ -90,8 +96,9 @@ def geometry_plane(
     ax.plot(*ab[0], "P", color="black", markersize=10, markeredgecolor="white", label="start",
             linestyle="none", zorder=4)  # fmt: skip
     ax.set_aspect("equal")
-    ax.set_xlabel(f"along the step of {short_name(names[0])}")
-    ax.set_ylabel(f"the part of {short_name(names[1])}'s step at right angles to it")
+    unit = f"($10^{{{power}}}$)"
+    ax.set_xlabel(f"along the step of {short_name(names[0])} {unit}")
+    ax.set_ylabel(f"the rest of {short_name(names[1])}'s step {unit}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, fontsize="small",
               frameon=False)  # fmt: skip
     length = float(np.hypot(*(ab[-1] - ab[0])))

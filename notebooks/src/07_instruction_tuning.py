@@ -23,7 +23,7 @@
 # About 30 minutes. You need notebook 05; 06 helps.
 
 # %%
-from lietoolkit.course import course, itertools, language, live, lt, np
+from lietoolkit.course import course, gradient_plane, itertools, language, live, lt, np, plots
 
 # %% tags=["parameters"]
 profile = "ci"  # ci: the course model; laptop, gpu: smollm2-135m
@@ -99,23 +99,29 @@ course.bet(
 explorer = live.explore_ordering(t.targets, t.names, ["addition", "sort", "copy", "past_tense"])
 explorer
 
-# %% [markdown]
-# You have seen the plan. How far do you trust it?
-
 # %%
 course.bet(
     "07.rank",
-    "All orders of the chosen sources are trained for real. The planned one (exact) comes…",
+    "You have seen the plan. How far do you trust it? All orders of the chosen sources are trained "
+    "for real, and the planned one (exact) comes…",
     ["first", "in the best quarter", "in the better half", "in the worse half"],
 )
 
 # %% [markdown]
 # ## Train every order for real
 #
-# Orders that begin alike share their beginning.
+# Orders that begin alike share their beginning. First a map, as in 06: one step on each of two
+# sources, in both orders, over the target's loss.
+
+# %%
+chosen, goal = live.picked(explorer)
+a, b = chosen[:2]
+objectives = study.sources[a], study.sources[b], study.targets[goal]
+plane = gradient_plane((a, b), *objectives, study.theta, rule.lr, points=5)
+live.picture(plots.geometry_plane, plane.grid_x, plane.grid_y, plane.loss, plane.path_ab,
+             plane.path_ba, (a, b), size=(7.4, 4.6))  # fmt: skip
 
 # %% tags=["nbval-check-output"]
-chosen, goal = live.picked(explorer)
 orders = list(itertools.permutations(chosen))
 pick = {goal: study.targets[goal]}
 losses = lt.run_schedules(study.sources, pick, study.theta, orders, rule.lr).numpy()[:, 0]

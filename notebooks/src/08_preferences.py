@@ -24,7 +24,7 @@
 # About 30 minutes. You need notebook 07.
 
 # %%
-from lietoolkit.course import course, itertools, language, live, lt, math, np
+from lietoolkit.course import course, gradient_plane, itertools, language, live, lt, math, np, plots
 
 # %% tags=["parameters"]
 profile = "ci"  # ci: the course model; laptop, gpu: smollm2-135m
@@ -67,8 +67,8 @@ rule = lt.step_size(study.sources, study.theta, products=2)
 t = lt.tournament(study.sources, study.targets, study.theta, rule.lr)
 print(f"lr × curvature = {rule.eta_lambda_max:.2f} at lr = {rule.lr:.1e}")
 for name, matrix in t.targets.items():
-    print(f"{name:12} largest pair effect {float(matrix.abs().max()):.0e} nats; "
-          f"plan: {' '.join(language.best_of(t, names, name))}")  # fmt: skip
+    print(f"{name:12} largest pair effect {float(matrix.abs().max()):.0e} nats; plan:\n"
+          f"    {' '.join(language.best_of(t, names, name))}")  # fmt: skip
 signs = len(names) * (len(names) - 1) // 2 * len(t.targets)
 print(f"{signs} signs: every pair of sources, for each target")
 
@@ -104,21 +104,29 @@ ticked = ["right_sum", "right_case", "right_plural", "in_french"]
 explorer = live.explore_ordering(t.targets, t.names, ticked)
 explorer
 
-# %% [markdown]
-# You have seen the plan. How far do you trust it?
-
 # %%
 course.bet(
     "08.rank",
-    "All orders of the chosen sources are trained for real. The planned one (exact) comes…",
+    "You have seen the plan. How far do you trust it? All orders of the chosen sources are trained "
+    "for real, and the planned one (exact) comes…",
     ["first", "in the best quarter", "in the better half", "in the worse half"],
 )
 
 # %% [markdown]
 # ## Train every order for real
+#
+# First a map, as in 06: one step on each of two sources, in both
+# orders, over the target's loss.
+
+# %%
+chosen, goal = live.picked(explorer)
+a, b = chosen[:2]
+objectives = study.sources[a], study.sources[b], study.targets[goal]
+plane = gradient_plane((a, b), *objectives, study.theta, rule.lr, points=5)
+live.picture(plots.geometry_plane, plane.grid_x, plane.grid_y, plane.loss, plane.path_ab,
+             plane.path_ba, (a, b), size=(7.4, 4.6))  # fmt: skip
 
 # %% tags=["nbval-check-output"]
-chosen, goal = live.picked(explorer)
 orders = list(itertools.permutations(chosen))
 pick = {goal: study.targets[goal]}
 losses = lt.run_schedules(study.sources, pick, study.theta, orders, rule.lr).numpy()[:, 0]
