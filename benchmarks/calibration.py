@@ -26,9 +26,8 @@ from common import environment, save
 from frontier import searches
 
 from lietoolkit.order.calibration import (
+    ORDERS,
     PAIRS,
-    REHEARSED,
-    WHOLE,
     order_chances,
     pair_chances,
     typical_effect,
@@ -40,10 +39,9 @@ LEVELS, SLOPES = np.arange(0, 1.55, 0.1).round(2), (0.1, 0.2, 0.3, 0.5, 0.7, 0.8
 GRIDS = {
     "pairs": (np.arange(1.5, 4.05, 0.1).round(2), np.arange(0, 1.05, 0.1).round(2),
               np.arange(0, 1.05, 0.1).round(2)),
-    "whole": (LEVELS, SLOPES, (0.0, 0.1, 0.2)),
-    "rehearsed": (LEVELS, SLOPES, (0.5, 1.0, 2.0, 4.0, 8.0)),
+    "orders": (LEVELS, SLOPES),
 }  # fmt: skip
-STATED = {"pairs": PAIRS, "whole": WHOLE, "rehearsed": REHEARSED}
+STATED = {"pairs": PAIRS, "orders": ORDERS}
 
 
 class Statements(NamedTuple):
@@ -58,7 +56,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     rows, fits = [], {}
-    for kind, found in {"pairs": pairs(), **orders()}.items():
+    for kind, found in {"pairs": pairs(), "orders": orders()}.items():
         fits[kind] = min(
             itertools.product(*GRIDS[kind]), key=lambda fit: surprise(kind, found["course"], fit)
         )
@@ -99,20 +97,19 @@ def pairs() -> dict[str, Statements]:
     return _gathered(found)
 
 
-def orders() -> dict[str, dict[str, Statements]]:
+def orders() -> dict[str, Statements]:
     """Every order that "auto" chose: is it better than its reverse, and than each swap?"""
-    found: dict[str, dict[str, list]] = {"whole": {}, "rehearsed": {}}
+    found: dict[str, list] = {}
     for path in sorted(RESULTS.glob("frontier-*.json")):
         result = json.loads(path.read_text())
+        rows = found.setdefault(result["settings"]["model"], [])
         for draw in result["draws"].values():
             names = draw["orders"][0]
             places = {tuple(map(names.index, order)): n for n, order in enumerate(draw["orders"])}
             for m in range(len(draw["targets"])):
-                for _, effort, search in searches(result, draw, m):
+                for _, search in searches(result, draw, m):
                     if search is None:
                         continue
-                    kind = "whole" if effort.sweeps >= result["settings"]["steps"] else "rehearsed"
-                    rows = found[kind].setdefault(result["settings"]["model"], [])
                     order = search.order
                     others = [order[::-1]]
                     for p in range(len(order) - 1):
@@ -120,7 +117,7 @@ def orders() -> dict[str, dict[str, Statements]]:
                     loss, *losses = (draw["losses"][places[tuple(o)]][m] for o in [order, *others])
                     right = [loss < other for other in losses]
                     rows += zip(*search.lead(order, others), right, strict=True)
-    return {kind: _gathered(rows) for kind, rows in found.items()}
+    return _gathered(found)
 
 
 def _gathered(found: dict[str, list]) -> dict[str, Statements]:

@@ -28,9 +28,9 @@ from common import begun, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import Effort, choose_effort
+from lietoolkit.order.effort import choose_effort
 from lietoolkit.order.recommend import rehearsal_lr
-from lietoolkit.order.search import Searched, search_orders
+from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.studies import best_of_random
 from lietoolkit.tasks.models import load_model
 from lietoolkit.tasks.toys import network_start, networks
@@ -202,41 +202,35 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
 
 def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
     """What "auto" would choose at every budget, and what it costs."""
-    names, k = draw["orders"][0], result["settings"]["steps"]
+    names = draw["orders"][0]
     local = draw["plans"][draw["targets"][m]]["tournament, local"]
     found = {}
-    for budget, effort, search in searches(result, draw, m):
+    for budget, search in searches(result, draw, m):
         found[f"auto, budget {budget:g}"] = local if search is None else {
-            "order": [names[i] for i in search.order],
-            "cost": local["cost"] + effort.sweeps * effort.tries / k,
+            "order": [names[i] for i in search.order], "cost": local["cost"] + search.spent,
         }  # fmt: skip
     return found
 
 
-def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Effort, Searched | None]]:
+def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Searched | None]]:
     """The search of "auto" at every budget, from the rehearsals and true runs that are kept."""
     settings, (aim, names) = result["settings"], (draw["targets"][m], draw["orders"][0])
     k = settings["steps"]
-    places = {tuple(order): i for i, order in enumerate(draw["orders"])}
-    levels = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
-    levels[k] = np.array(draw["losses"])[:, m]
-    ahead, pairs = (
-        [names.index(name) for name in draw["plans"][aim][planner]["order"]]
-        for planner in (f"{TOLD}, large first", "tournament, local")
-    )
+    places = {tuple(map(names.index, order)): i for i, order in enumerate(draw["orders"])}
+    known = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
+    known[k] = np.array(draw["losses"])[:, m]
+    pairs = [names.index(name) for name in draw["plans"][aim]["tournament, local"]["order"]]
     batches = 1 if settings["model"] == "networks" else settings["batches"]
     for budget in BUDGETS:
         effort = choose_effort(len(names), k, settings["optimizer"], budget, batches=batches)
         if effort.planner != "search":
-            yield budget, effort, None
+            yield budget, None
             continue
-        known = levels[effort.sweeps]
+        tables = [known[m] for m in effort.levels]
         # As order/recommend.py begins.
-        plain = settings["optimizer"] == "sgd" or effort.sweeps == 1
-        first = [pairs, pairs[::-1]] if plain else [ahead, pairs]
-        yield budget, effort, search_orders(
-            lambda order, known=known: known[places[tuple(names[i] for i in order)]],
-            len(names), effort.tries, first,
+        yield budget, search_levels(
+            lambda order, level, tables=tables: tables[level][places[tuple(order)]],
+            len(names), effort.budget, [m / k for m in effort.levels], [pairs, pairs[::-1]],
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -206,6 +207,8 @@ def ranking(made: OrderPlan) -> str:
             f"Chance that it is better than its reverse: {chance(made.better_than_reverse)}"
         )
     lines.append(f"Planner: {made.planner}; {made.effort['why']}")
+    if made.effort["tries"]:
+        lines.append(f"Tried: {tries_in_words(made.effort['tries'], made.steps)}")
     for name, target in made.targets.items():
         lines.append(
             f"Predicted for {name}, against the reverse order: {target['plan_vs_reverse']:+.3g}"
@@ -222,3 +225,20 @@ def ranking(made: OrderPlan) -> str:
         f"{made.seconds:.0f} s"
     )
     return "\n".join(lines)
+
+
+def tries_in_words(tries: Mapping[str, int], steps: int) -> str:
+    """How many orders were tried, and how.
+
+    Args:
+        tries: number of orders by the gradients that stood for a stage. steps: of a stage.
+
+    >>> tries_in_words({"1": 6, "5": 1, "20": 2}, 20)
+    '6 orders with 1 of 20 gradients a stage, 1 order with 5 of 20, 2 orders trained whole'
+    """
+    parts: list[str] = []
+    for m, count in tries.items():
+        how = f"with {m} of {steps}{'' if parts else ' gradients a stage'}"
+        whole = int(m) >= steps
+        parts.append(f"{count} order{'s' * (count != 1)} {'trained whole' if whole else how}")
+    return ", ".join(parts)

@@ -246,11 +246,7 @@ def plan_order(
         steps=steps,
         method=method,
         planner=chosen.effort.planner,
-        effort={
-            "sweeps": chosen.effort.sweeps,
-            "tries": chosen.effort.tries,
-            "why": chosen.effort.why,
-        },
+        effort={"tries": chosen.tries, "why": chosen.effort.why},
         rounds=chosen.rounds,
         optimizer=optimizer.name,
         schedule=schedule,

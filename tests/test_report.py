@@ -218,14 +218,14 @@ def test_planners_that_see_the_whole_run_are_not_called_local():
 def test_a_rehearsed_plan_is_not_judged_as_a_local_one():
     plan = example_plan(verified=False) | {
         "planner": "from-end", "optimizer": "adamw", "steps": 20, "method": "local",
-        "effort": {"sweeps": 2, "one_shot": False, "why": "beyond the local score"},
+        "effort": {"tries": {"1": 3, "2": 4}, "why": "beyond the local score"},
         "rounds": [],
     }  # fmt: skip
     found = {limit.title: limit for limit in report.limits(plan)}
     assert "Optimizer" not in found
     assert found["Number of steps"].level == "caution"
-    assert "2 gradients in place of the 20 steps" in found["Number of steps"].text
-    plan["effort"] = plan["effort"] | {"sweeps": 10}
+    assert "4 orders with 2 of 20" in found["Number of steps"].text
+    plan["effort"] = plan["effort"] | {"tries": {"10": 4}}
     closer = {limit.title: limit for limit in report.limits(plan)}
     assert closer["Number of steps"].level == "ok"
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import obeys
 from lietoolkit.order.linear_ordering import exact_order, order_value
-from lietoolkit.order.search import order_kernel, search_orders
+from lietoolkit.order.search import search_levels, search_orders
 from lietoolkit.order.studies import best_of_random
+from lietoolkit.order.surrogate import Surrogate, order_kernel
 
 
 def all_orders(n: int) -> np.ndarray:
@@ -78,6 +79,100 @@ def test_it_begins_where_it_is_told_and_obeys():
 
 def test_equal_losses_are_no_trouble():
     assert len(search_orders(lambda order: 1.0, 4, tries=5).tried) == 5
+
+
+COSTS = (0.05, 0.25, 1.0)
+
+
+def levels_of(losses: dict, trusts: tuple[float, float], seed: int) -> list[dict]:
+    """The same losses at each level: their correlation with the truth is known, the last is it."""
+    random = np.random.default_rng(seed)
+    spread = np.std(list(losses.values()))
+    rough = [
+        {
+            order: trust * loss + np.sqrt(1 - trust**2) * spread * random.normal()
+            for order, loss in losses.items()
+        }
+        for trust in trusts
+    ]
+    return [*rough, losses]
+
+
+def gap_share(losses: dict, order: list[int]) -> float:
+    every = np.array(list(losses.values()))
+    return float((np.median(every) - losses[tuple(order)]) / (np.median(every) - every.min()))
+
+
+def test_good_rehearsals_are_worth_more_than_whole_runs_at_the_same_cost():
+    cheap, whole, spent = [], [], []
+    for seed in range(12):
+        _, losses = pair_losses(5, seed)
+        tables = levels_of(losses, (0.95, 0.99), seed)
+        found = search_levels(lambda o, at, t=tables: t[at][tuple(o)], 5, 2.0, COSTS)
+        cheap.append(gap_share(losses, found.order))
+        spent.append(found.spent)
+        only = search_orders(lambda o, at=losses: at[tuple(o)], 5, 2)
+        whole.append(gap_share(losses, only.order))
+    assert max(spent) <= 2.0 + 1e-9
+    assert np.mean(cheap) > np.mean(whole) + 0.3
+
+
+def test_worthless_rehearsals_are_found_out():
+    """Uncorrelated ones cost a little, but whole runs decide."""
+    found = []
+    for seed in range(12):
+        _, losses = pair_losses(4, seed)
+        tables = levels_of(losses, (0.0, 0.0), seed)
+        search = search_levels(lambda o, at, t=tables: t[at][tuple(o)], 4, 10.0, COSTS)
+        assert search.levels.count(2) >= 4
+        found.append(gap_share(losses, search.order))
+    assert np.mean(found) > 0.75
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.99])
+def test_trust_is_learned_from_orders_tried_twice(trust):
+    weights = []
+    for seed in range(8):
+        _, losses = pair_losses(4, seed)
+        tables = levels_of(losses, (trust, trust), seed)
+        orders = list(losses)[::2]
+        tried, levels = [list(o) for o in (*orders, *orders)], [1] * len(orders) + [2] * len(orders)
+        values = [tables[at][tuple(o)] for o, at in zip(tried, levels, strict=True)]
+        seen = Surrogate(tried, levels, values, 3)
+        weights.append(sum(s.weight * s.trust[1, 2] for s in seen.supposed))
+    assert (np.mean(weights) > 0.9) if trust else (np.mean(weights) < 0.4)
+
+
+@given(st.integers(0, 5), st.floats(0.1, 10), st.floats(-5, 5))
+def test_a_surrogate_follows_the_unit_and_origin_of_losses(seed, unit, origin):
+    _, losses = pair_losses(4, seed)
+    orders = np.array(list(losses))
+    known, levels = [list(o) for o in orders[::5]], [0, 1, 0, 1, 0]
+    y = [losses[tuple(o)] for o in known]
+    one = Surrogate(known, levels, y, 2)
+    other = Surrogate(known, levels, [origin + unit * v for v in y], 2)
+    assert np.allclose(other.losses(orders), origin + unit * one.losses(orders))
+    for level in (0, 1):
+        gains = [s.knowledge_gradient(orders, level) for s in (one, other)]
+        assert np.allclose(*gains) and (gains[0] > -1e-9).all()
+
+
+def test_nothing_is_tried_twice_at_one_level():
+    _, losses = pair_losses(3, 1)
+    tables = levels_of(losses, (0.5, 0.5), 1)
+    found = search_levels(lambda o, at: tables[at][tuple(o)], 3, 50.0, COSTS)
+    tries = list(zip(map(tuple, found.tried), found.levels, strict=True))
+    assert len(set(tries)) == len(tries) == 18
+    assert losses[tuple(found.order)] == min(losses.values())
+
+
+@pytest.mark.parametrize(
+    ("budget", "costs", "message"),
+    [(0.1, (0.2, 1.0), "at least one try"), (1.0, (1.0, 0.2), "rising"), (1.0, (), "rising")],
+)
+def test_bad_costs_are_refused(budget, costs, message):
+    with pytest.raises(InputError, match=message):
+        search_levels(lambda o, at: 0.0, 3, budget, costs)
 
 
 @pytest.mark.parametrize(("sources", "tries"), [(1, 3), (3, 0)])

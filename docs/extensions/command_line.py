@@ -70,9 +70,8 @@ def effort() -> str:
             chosen = choose_effort(5, steps, optimizer, budget)
             text = chosen.planner
             if chosen.planner == "search":
-                whole = chosen.sweeps == steps
-                how = "whole" if whole else f"{chosen.sweeps} of {steps} gradients"
-                text = f"search: {chosen.tries} orders, {how}"
+                paid = [str(m) for m in chosen.levels if m <= budget * steps]
+                text = f"search, with {' or '.join(paid)} of {steps} gradients"
             cells.append(text)
         rows.append([f"{optimizer}, {steps} step{'s' * (steps != 1)}", *cells])
     return table(head, rows)

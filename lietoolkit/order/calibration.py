@@ -18,10 +18,8 @@ Array = NDArray[np.float64]
 
 # Of the local score: level, slope by log size, slope by log reach.
 PAIRS = (3.4, 0.3, 0.7)
-# Of orders that were tried: level, slope, and the variance that a try misjudges, as a share of the
-# variance of the losses tried. Trained whole, and rehearsed with fewer gradients.
-WHOLE = (0.9, 0.3, 0.0)
-REHEARSED = (0.2, 0.7, 2.0)
+# Of orders that were tried: level and slope.
+ORDERS = (0.3, 1.0)
 # Where the step size rule leaves the stiffest source: a reach of one step.
 UNIT = 0.1
 
@@ -66,19 +64,18 @@ def typical_effect(matrix: Tensor) -> float:
     return float(matrix[i, j].abs().median())
 
 
-def order_chances(lead: Array, variance: Array, fit: Sequence[float]) -> Array:
+def order_chances(lead: Array, variance: Array, fit: Sequence[float] = ORDERS) -> Array:
     r"""The probability that an order is better than others, given the orders that were tried.
 
-    .. math:: \Phi\left(a + b\,\frac{\mu_{other} - \mu_{order}}{\sqrt{v + 2\tau}}\right)
+    .. math:: \Phi\left(a + b\,\frac{\mu_{other} - \mu_{order}}{\sqrt{v}}\right)
 
     Args:
         lead, variance: of ``Searched.lead``: the difference of the means and its variance v.
-        fit: a, b and :math:`\tau`: ``WHOLE`` where tries were real training runs, else
-            ``REHEARSED``.
+        fit: a and b.
 
-    >>> order_chances(np.array([0.0, 1.0]), np.array([0.5, 0.5]), (0.2, 1.0, 8.0)).round(2).tolist()
-    [0.58, 0.67]
+    >>> order_chances(np.array([0.0, 1.0]), np.array([0.5, 0.5]), (0.2, 1.0)).round(2).tolist()
+    [0.58, 0.95]
     """
-    level, slope, misjudged = fit
-    score = level + slope * lead / np.sqrt(variance + 2 * misjudged + 1e-12)
+    level, slope = fit
+    score = level + slope * lead / np.sqrt(variance + 1e-12)
     return np.asarray(ndtr(torch.from_numpy(score)).numpy())

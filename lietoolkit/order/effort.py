@@ -15,10 +15,9 @@ LEAST_SHARE = 0.2
 # Orders rehearsed as a whole after planning from the end: its own, the tournament's, and both in
 # reverse.
 COMPARED = 4
-# With so many training runs to spend, a search had better take whole ones: on a language model, few
-# gradients a stage misjudge orders. With less, a part of a stage's gradients must do.
-WHOLE_RUNS = 2.0
-PART, LEAST_FOR_PART = 0.25, 0.5
+# A search rehearses stages with one gradient, with this share of the k, or trains them whole. It
+# learns from what it tries how far the rough rehearsals can be trusted.
+PART = 0.25
 # Above this chance, sources that were random parts of one would look as distinct as these.
 ALIKE = 0.05
 
@@ -29,14 +28,14 @@ class Effort:
 
     Attributes:
         planner: "tournament", "search", "from-end", or "given": the order of the sources as given.
-        sweeps: gradients that stand for a stage of a rehearsal.
-        tries: orders rehearsed as a whole.
+        levels: gradients that stand for a stage, of the rehearsals it may use, rising.
+        budget: training runs that whole orders may cost.
         why: the reason, in plain words.
     """
 
     planner: str
-    sweeps: int = 1
-    tries: int = 0
+    levels: tuple[int, ...] = (1,)
+    budget: float = 0.0
     why: str = ""
 
 
@@ -51,10 +50,10 @@ def choose_effort(
     """The planner that measured best where trying orders may cost ``budget`` training runs.
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
-    a search says which orders to try (``search_orders``): with whole training runs where at least
-    two can be paid for, else rehearsed with m gradients in place of the k of a stage, at m/k of a
-    run each. With plain SGD every batch must be read, or the rehearsal is of other sources than
-    the run; the tournament, which reads them all, is the better choice where that is too dear.
+    a search says which orders to try (``search_levels``), and whether rehearsed with m gradients in
+    place of the k of a stage, at m/k of a run each, or trained whole. With plain SGD every batch
+    must be read, or the rehearsal is of other sources than the run; the tournament, which reads
+    them all, is the better choice where two such rehearsals are too dear.
 
     Args:
         sources: N. steps: k. optimizer: its name.
@@ -63,8 +62,8 @@ def choose_effort(
         batches: that a source is made of, at most.
 
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
-    >>> effort.planner, effort.sweeps, effort.tries
-    ('search', 20, 4)
+    >>> effort.planner, effort.levels
+    ('search', (1, 5, 20))
     >>> choose_effort(5, 1, "sgd").planner
     'tournament'
     """
@@ -75,33 +74,24 @@ def choose_effort(
     if planner == "from-end":
         runs = sources * (sources + 1) / 2 - 1 + COMPARED
         sweeps = min(steps, max(math.ceil(LEAST_SHARE * steps), int(budget * steps / runs + 1e-9)))
-        return Effort(
-            "from-end", sweeps, COMPARED, f"asked for; costs {sweeps * runs / steps:.2g} runs"
-        )
+        cost = sweeps * runs / steps
+        return Effort("from-end", (sweeps,), cost, f"asked for; costs {cost:.2g} runs")
     if planner == "auto" and steps == 1 and optimizer == "sgd":
         return Effort("tournament", why="one step of plain SGD is what the local score predicts")
-    sweeps = 1
-    if budget >= WHOLE_RUNS:
-        sweeps = steps
-    elif budget >= LEAST_FOR_PART:
-        sweeps = math.ceil(PART * steps)
-    if optimizer == "sgd":
-        sweeps = min(steps, max(sweeps, batches))
-    tries = int(budget * steps / sweeps + 1e-9)
+    least = min(steps, batches) if optimizer == "sgd" else 1
+    levels = sorted({max(m, least) for m in (1, math.ceil(PART * steps), steps)})
     words = f"{steps} steps with {optimizer} are beyond the local score"
     if planner == "search":
         words = "asked for"
-    if tries < 2 and planner == "auto":
+    two = 2 * levels[0] / steps
+    if two > budget + 1e-9 and planner == "auto":
         return Effort(
             "tournament",
-            why=f"{words}, but two orders rehearsed with {sweeps} of {steps} gradients a stage "
-            f"already cost {2 * sweeps / steps:.2g} training runs and the budget is {budget:g}",
+            why=f"{words}, but two orders rehearsed with {levels[0]} of {steps} gradients a stage "
+            f"already cost {two:.2g} training runs and the budget is {budget:g}",
         )
-    tries = max(2, tries)
-    how = f"rehearsed with {sweeps} of {steps} gradients a stage"
-    if sweeps == steps:
-        how = "trained whole"
-    return Effort("search", sweeps, tries, f"{words}; {tries} orders {how}")
+    budget = max(two, budget)
+    return Effort("search", tuple(levels), budget, f"{words}; a search for {budget:.3g} runs")
 
 
 def abstain(t: Tournament, seed: int = 0) -> Effort | None:

@@ -14,20 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry.objective import Objective, WeightedSum
-from lietoolkit.order.baselines import baseline_orders, solo_gain
-from lietoolkit.order.calibration import (
-    REHEARSED,
-    WHOLE,
-    order_chances,
-    pair_chances,
-    typical_effect,
-)
+from lietoolkit.order.calibration import order_chances, pair_chances, typical_effect
 from lietoolkit.order.constraints import Precedence, obeys, parse_constraints
 from lietoolkit.order.effort import Effort
 from lietoolkit.order.from_end import plan_from_end
 from lietoolkit.order.linear_ordering import EXACT_LIMIT, borda_order
 from lietoolkit.order.schedule_bracket import order_against_reverse
-from lietoolkit.order.search import Searched, search_orders
+from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.tournament import Tournament
 from lietoolkit.training.optimizers import Optimizer
 from lietoolkit.training.truth import run_schedules
@@ -49,7 +42,7 @@ class Recommendation:
         rounds: of ``plan_from_end``, else empty.
         plan_vs_reverse: predicted loss difference from the reverse order, per target.
         forgetting: the same with each source as a target.
-        searched: the orders that were rehearsed, as numbers of the tournament's names.
+        searched: the orders that were tried, as numbers of the tournament's names.
     """
 
     order: list[str]
@@ -58,6 +51,17 @@ class Recommendation:
     plan_vs_reverse: dict[str, float] = field(default_factory=dict)
     forgetting: dict[str, float] = field(default_factory=dict)
     searched: Searched | None = None
+
+    @property
+    def tries(self) -> dict[str, int]:
+        """How many orders were tried, by the gradients that stood for a stage."""
+        if self.searched is None:
+            return {}
+        return {
+            str(m): self.searched.levels.count(level)
+            for level, m in enumerate(self.effort.levels)
+            if level in self.searched.levels
+        }
 
 
 def recommend(
@@ -79,10 +83,11 @@ def recommend(
 ) -> Recommendation:
     """Find the order with the chosen effort, and what it changes against its reverse.
 
-    A tournament's changes are sums of its pair effects. The other planners rehearse whole orders,
-    ``first_orders`` first, and the best of all that were tried is taken. A search goes on from
-    there; planning from the end adds its own order and its reverse. With plain SGD all this is at a
-    step size small enough to hold the gradients.
+    A tournament's changes are sums of its pair effects. A search rehearses whole orders, or trains
+    them, that of the tournament and its reverse first (``search_levels``). Planning from the end
+    rehearses its own order, the tournament's, and both in reverse. The reverse of what is found is
+    tried as well, and taken where it is better. With plain SGD rehearsals are at a step size small
+    enough to hold the gradients.
 
     Args:
         effort: of ``choose_effort``.
@@ -113,63 +118,73 @@ def recommend(
             else {},
         )
     run: dict[str, Any] = {"schedule": schedule, "warmup": warmup}
-    lr = rehearsal_lr(t.lr, optimizer, lambda_max, effort.sweeps, t.steps)
-    if lr < t.lr:
-        smaller = f"rehearsed at lr {lr:.2g} to stay stable, so real changes are larger"
+    lrs = [rehearsal_lr(t.lr, optimizer, lambda_max, m, t.steps) for m in effort.levels]
+    if min(lrs) < t.lr:
+        smaller = f"rehearsed at lr {min(lrs):.2g} to stay stable, so real changes are larger"
         effort = replace(effort, why=f"{effort.why}; {smaller}")
     read = {f"target {name}": objective for name, objective in targets.items()}
     if forgetting:
         read |= {f"source {name}": objective for name, objective in sources.items()}
-    ends: dict[tuple[int, ...], Tensor] = {}
+    ends: dict[tuple[tuple[int, ...], int], Tensor] = {}
 
-    def rehearse(order: Sequence[int]) -> Tensor:
+    def rehearse(order: Sequence[int], level: int) -> Tensor:
         """Losses of all that is read after this order."""
-        key = tuple(order)
+        key = tuple(order), level
         if key not in ends:
             ends[key] = run_schedules(
-                sources, read, theta, [[t.names[i] for i in order]], lr, t.steps, optimizer,
-                sweeps=effort.sweeps, steps_of=t.steps_of, folder=folder, **run,
+                sources, read, theta, [[t.names[i] for i in order]], lrs[level], t.steps, optimizer,
+                sweeps=effort.levels[level], steps_of=t.steps_of, folder=folder, **run,
             )[0]  # fmt: skip
         return ends[key]
 
-    def weighted(order: Sequence[int]) -> float:
-        losses = rehearse(order)
+    def weighted(order: Sequence[int], level: int) -> float:
+        losses = rehearse(order, level)
         return sum(
             weight * float(loss)
             for weight, loss in zip(map(weights.__getitem__, targets), losses, strict=False)
         )
 
-    aim = WeightedSum(targets, weights)
-    first = [[t.names.index(name) for name in by_pairs]]
-    if effort.planner == "search":
-        first = first_orders(effort, t, sources, aim, theta, optimizer, by_pairs, **run)
+    pairs = [t.names.index(name) for name in by_pairs]
+    costs = tuple(m / t.steps for m in effort.levels)
     rounds: list[dict[str, float]] = []
-    if effort.planner == "from-end":
-        planned = plan_from_end(
-            sources, aim, theta, lr, t.steps, optimizer, effort.sweeps,
-            effort="exact", constraints=t.constraints, progress=progress, **run,
-        )  # fmt: skip
-        chosen = [t.names.index(name) for name in planned.order]
-        first = [chosen, first[0], chosen[::-1], first[0][::-1]]
-        rounds = planned.rounds
-    with tqdm(total=effort.tries, desc="orders", disable=not progress) as bar:
+    with tqdm(total=effort.budget, desc="orders", unit="run", disable=not progress) as bar:
 
-        def tried(order: list[int]) -> float:
-            loss = weighted(order)
-            bar.update()
+        def tried(order: list[int], level: int) -> float:
+            loss = weighted(order, level)
+            bar.update(costs[level])
             return loss
 
-        found = search_orders(tried, len(t.names), effort.tries, first, before)
+        if effort.planner == "search":
+            first = [pairs, pairs[::-1]]
+            found = search_levels(tried, len(t.names), effort.budget, costs, first, before)
+        else:
+            planned = plan_from_end(
+                sources, WeightedSum(targets, weights), theta, lrs[0], t.steps, optimizer,
+                effort.levels[0], effort="exact", constraints=t.constraints, progress=progress,
+                **run,
+            )  # fmt: skip
+            chosen = [t.names.index(name) for name in planned.order]
+            first = [o for o in (chosen, pairs, chosen[::-1], pairs[::-1]) if obeys(o, before)]
+            first = [list(order) for order in dict.fromkeys(map(tuple, first))]
+            losses = [tried(order, 0) for order in first]
+            best = first[losses.index(min(losses))]
+            # A rehearsal is not the run: what it says of orders is as uncertain as in a search.
+            known = costs if costs[0] == 1 else (*costs, 1.0)
+            found = Searched(best, first, losses, [0] * len(first), known)
+            rounds = planned.rounds
     # What the plan is compared with is one more try, and may be the better order.
-    reverse = found.order[::-1]
-    if reverse not in found.tried:
-        better = weighted(reverse) < min(found.losses) and obeys(reverse, before)
-        found = Searched(
-            reverse if better else found.order,
-            [*found.tried, reverse],
-            [*found.losses, weighted(reverse)],
+    level = max(at for o, at in zip(found.tried, found.levels, strict=True) if o == found.order)
+    ahead, reverse = found.order, found.order[::-1]
+    if (reverse, level) not in zip(found.tried, found.levels, strict=True):
+        better = weighted(reverse, level) < weighted(ahead, level) and obeys(reverse, before)
+        found = replace(
+            found,
+            order=reverse if better else ahead,
+            tried=[*found.tried, reverse],
+            losses=[*found.losses, weighted(reverse, level)],
+            levels=[*found.levels, level],
         )
-    changes = (rehearse(found.order) - rehearse(found.order[::-1])).tolist()
+    changes = (rehearse(found.order, level) - rehearse(found.order[::-1], level)).tolist()
     return Recommendation(
         [t.names[i] for i in found.order],
         effort,
@@ -178,37 +193,6 @@ def recommend(
         dict(zip(sources, changes[len(targets) :], strict=False)),
         found,
     )
-
-
-def first_orders(
-    effort: Effort,
-    t: Tournament,
-    sources: Mapping[str, Objective],
-    target: Objective,
-    theta: Tensor,
-    optimizer: Optimizer,
-    by_pairs: Sequence[str],
-    **run: Any,
-) -> list[list[int]]:
-    """The orders to try before anything is known of any.
-
-    Of plain SGD, and where rehearsals are of one gradient a stage: that of the tournament and its
-    reverse. Of an optimizer with memory the first stages weigh most, and the tournament does not
-    know it: there the source that helps the target most alone goes first, told by one gradient held
-    for a stage; then the tournament's.
-
-    Args:
-        effort, t, sources, theta, optimizer: as in ``recommend``.
-        target: what the order is for. by_pairs: the tournament's order. run: the schedule.
-    """
-    first = [t.names.index(name) for name in by_pairs]
-    if optimizer.name == "sgd" or effort.sweeps == 1:
-        return [first, first[::-1]]
-    gains = solo_gain(
-        sources, target, theta, t.lr, t.steps, optimizer, sweeps=1, steps_of=t.steps_of, **run
-    )
-    ahead = baseline_orders({"solo": gains}, t.constraints)["solo, large first"]["order"]
-    return [[t.names.index(name) for name in ahead], first]
 
 
 def as_given(names: Sequence[str], before: Precedence) -> list[str]:
@@ -252,7 +236,7 @@ def neighbors(
             turned = [j if x == i else i if x == j else x for x in order]
             kept, swapped = chosen.searched.expected([order, turned])
             effect = float(kept - swapped)
-            chance = _searched_chance(chosen, order, turned, t.steps)
+            chance = _searched_chance(chosen.searched, order, turned)
         if chosen.rounds:
             # The round that placed the second source.
             asked = [r for r in chosen.rounds if first in r and second in r]
@@ -284,15 +268,11 @@ def chance_against_reverse(
         known = _local_chances(t, chosen, torch.tensor(change), lambda_max)
         return None if known is None else float(known)
     order = [t.names.index(name) for name in chosen.order]
-    return _searched_chance(chosen, order, order[::-1], t.steps)
+    return _searched_chance(chosen.searched, order, order[::-1])
 
 
-def _searched_chance(
-    chosen: Recommendation, order: list[int], other: list[int], steps: int
-) -> float:
-    assert chosen.searched is not None
-    fit = WHOLE if chosen.effort.sweeps >= steps else REHEARSED
-    return float(order_chances(*chosen.searched.lead(order, [other]), fit)[0])
+def _searched_chance(searched: Searched, order: list[int], other: list[int]) -> float:
+    return float(order_chances(*searched.lead(order, [other]))[0])
 
 
 def _local_chances(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lietoolkit.order_plan import tries_in_words
 from lietoolkit.plots import loss_text
 
 __all__ = ["Limit", "limits", "verdict"]
@@ -94,18 +95,14 @@ def _sentence(text: str) -> str:
 
 
 def _rehearsed(plan: Mapping[str, Any]) -> Limit:
-    sweeps, steps = plan["effort"].get("sweeps", 1), plan["steps"]
-    tries = plan["effort"].get("tries", 0)
-    how = "trained for real" if sweeps >= steps else (
-        f"rehearsed, each with {sweeps} gradient{'s' * (sweeps != 1)} in place of the {steps} "
-        "steps of a stage"
-    )  # fmt: skip
+    tries, steps = plan["effort"].get("tries", {}), plan["steps"]
     text = (
-        f"The order is the best of {tries} that were {how}; a larger --budget tries more. The "
-        "matrix of pairs and the explorer show effects of short steps, which the order was not "
-        "chosen by."
+        f"The order was found by trying: {tries_in_words(tries, steps)}. A larger --budget tries "
+        "more. The matrix of pairs and the explorer show effects of short steps, which the order "
+        "was not chosen by."
     )
-    return Limit("ok" if 4 * sweeps >= steps else "caution", "Number of steps", text)
+    most = max(map(int, tries), default=0)
+    return Limit("ok" if 4 * most >= steps else "caution", "Number of steps", text)
 
 
 def _optimizer(plan: Mapping[str, Any]) -> Limit | None:

@@ -9,7 +9,7 @@ from lietoolkit import plots
 from lietoolkit.plots import loss_text
 from lietoolkit.report.blocks import Block, bullets, figure, from_html, paragraph, safe, table
 from lietoolkit.report.checked import index_of, runs_of, steps_text
-from lietoolkit.report.limits import REHEARSED, limits, verdict
+from lietoolkit.report.limits import limits, verdict
 from lietoolkit.statistics import chance
 
 __all__ = [
@@ -315,9 +315,9 @@ def _how_sure(plan: Plan) -> list[str]:
             f"plan came <strong>{run['rank']} of {run['n']}</strong>, {verdict(run['percentile'])}"
             f"{_horizon_note(plan, steps)}."
         )
-    if plan["planner"] in REHEARSED and plan["effort"].get("sweeps", 1) >= plan["steps"]:
-        tries = plan["effort"].get("tries", 0)
-        lines.append(f"Chosen as the best of {tries} orders that were trained for real.")
+    whole = plan["effort"].get("tries", {}).get(str(plan["steps"]), 0)
+    if whole > 1:
+        lines.append(f"Chosen as the best of {whole} orders that were trained for real.")
     elif not runs:
         lines.append("Not checked by training. This is a prediction.")
     return lines

@@ -211,7 +211,7 @@ course.reveal("10.luck", bins[np.digitize(won, [4, 6])], f"{won} of {draws}")
 #
 # Who tries orders need not try them blindly. Orders are alike where sources keep their places and
 # pairs their direction; so each loss says something about orders that were not tried. Fit that,
-# try next where the expected improvement is largest, and begin with an order and its reverse. Mean
+# try next what should lower the lowest guess most, and begin with an order and its reverse. Mean
 # share of the gap after so many tries, over the draws and five beginnings of each:
 
 # %% tags=["nbval-check-output"]
