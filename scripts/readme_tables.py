@@ -200,8 +200,7 @@ def calibration_table(result: dict) -> str:
     """Stated chances against what came out, by kind of statement and model."""
     kinds = {
         "pairs": "sign of a pair, local score, plain SGD",
-        "whole": "orders found by training whole ones",
-        "rehearsed": "orders found by rehearsals",
+        "orders": "orders found by trying",
     }
     head = ["what is stated", "model", "statements", "stated on average", "right, 95 % interval",
             "calibration error"]  # fmt: skip

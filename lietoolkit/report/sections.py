@@ -315,7 +315,7 @@ def _how_sure(plan: Plan) -> list[str]:
             f"plan came <strong>{run['rank']} of {run['n']}</strong>, {verdict(run['percentile'])}"
             f"{_horizon_note(plan, steps)}."
         )
-    whole = plan["effort"].get("tries", {}).get(str(plan["steps"]), 0)
+    whole = plan.get("effort", {}).get("tries", {}).get(str(plan["steps"]), 0)
     if whole > 1:
         lines.append(f"Chosen as the best of {whole} orders that were trained for real.")
     elif not runs:
