@@ -54,6 +54,8 @@ class VectorSpace:
     """Inner products of flat vectors; what an objective without a model lives in."""
 
     _scratch: Tensor | None = None
+    # The distance of finite differences, 0 where none is accurate; see ModelObjective.
+    difference_move: float | None = None
 
     def scratch(self, like: Tensor) -> Tensor:
         """A vector to overwrite; on a CPU the same one each time.
@@ -131,8 +133,6 @@ class ParameterSpace(VectorSpace):
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self.dtype = dtype or (torch.float64 if wide else torch.float32)
         self._cast: list[tuple[Tensor, Tensor]] | None = None
-        # The distance of finite differences, 0 where none is accurate; see ModelObjective.
-        self.difference_move: float | None = None
 
     def vector(self, share: bool = False) -> Tensor:
         """A flat copy of the parameters as they are now, [P].

@@ -17,6 +17,10 @@ class Part:
     g: Tensor
     v: Tensor
 
+    def cpu(self) -> Part:
+        """The same in the CPU's memory, from where it can be sent to other processes."""
+        return Part(self.share, self.g.cpu(), self.v.cpu())
+
 
 class Resampler:
     r"""Bootstrap of the score matrix over the chunks of every source.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective, WeightedSum
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.calibration import (
@@ -122,18 +123,19 @@ def recommend(
         read |= {f"source {name}": objective for name, objective in sources.items()}
     ends: dict[tuple[int, ...], Tensor] = {}
 
-    def rehearse(order: Sequence[int]) -> Tensor:
-        """Losses of all that is read after this order."""
-        key = tuple(order)
-        if key not in ends:
-            ends[key] = run_schedules(
-                sources, read, theta, [[t.names[i] for i in order]], lr, t.steps, optimizer,
-                sweeps=effort.sweeps, steps_of=t.steps_of, folder=folder, **run,
-            )[0]  # fmt: skip
-        return ends[key]
+    def rehearse(*orders: Sequence[int]) -> list[Tensor]:
+        """Losses of all that is read after these orders."""
+        new = [key for key in dict.fromkeys(map(tuple, orders)) if key not in ends]
+        if new:
+            losses = run_schedules(
+                sources, read, theta, [[t.names[i] for i in key] for key in new], lr, t.steps,
+                optimizer, sweeps=effort.sweeps, steps_of=t.steps_of, folder=folder, **run,
+            )  # fmt: skip
+            ends.update(zip(new, losses, strict=True))
+        return [ends[tuple(order)] for order in orders]
 
     def weighted(order: Sequence[int]) -> float:
-        losses = rehearse(order)
+        (losses,) = rehearse(order)
         return sum(
             weight * float(loss)
             for weight, loss in zip(map(weights.__getitem__, targets), losses, strict=False)
@@ -152,6 +154,8 @@ def recommend(
         chosen = [t.names.index(name) for name in planned.order]
         first = [chosen, first[0], chosen[::-1], first[0][::-1]]
         rounds = planned.rounds
+    if ranks.size() > 1:  # what is tried first does not wait for what it teaches
+        rehearse(*[order for order in first if obeys(order, before)][: effort.tries])
     with tqdm(total=effort.tries, desc="orders", disable=not progress) as bar:
 
         def tried(order: list[int]) -> float:
@@ -169,7 +173,8 @@ def recommend(
             [*found.tried, reverse],
             [*found.losses, weighted(reverse)],
         )
-    changes = (rehearse(found.order) - rehearse(found.order[::-1])).tolist()
+    best, worst = rehearse(found.order, found.order[::-1])
+    changes = (best - worst).tolist()
     return Recommendation(
         [t.names[i] for i in found.order],
         effort,

@@ -1,0 +1,256 @@
+"""Several processes as one: who does which part, and how all of them come to know the result.
+
+With one process, or where ``torch.distributed`` is not initialised, everything here is a plain
+call. With several, each of them must make the same calls in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lietoolkit.errors import InputError
+from lietoolkit.geometry.cost import book, metered
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Others may train for hours before they answer; one that has ended is noticed by its connection.
+PATIENCE = timedelta(days=30)
+
+
+class LostProcess(InputError):
+    """Another process has ended, so that this one cannot go on."""
+
+
+class _State:
+    """Whether this process works for itself; the group of messages, and the world it is of."""
+
+    alone = False
+    messages: ProcessGroup | None = None
+    world: ProcessGroup | None = None
+
+
+def size() -> int:
+    """How many processes share the work; 1 without ``torch.distributed``, and inside ``alone``."""
+    if _State.alone or not dist.is_available() or not dist.is_initialized():
+        return 1
+    return dist.get_world_size()
+
+
+def rank() -> int:
+    """The number of this process, 0 to ``size() - 1``."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Share nothing inside: each process computes what it calls by itself.
+
+    For scripts whose processes plan different things at the same time.
+
+    >>> with alone():
+    ...     size()
+    1
+    """
+    before, _State.alone = _State.alone, True
+    try:
+        yield
+    finally:
+        _State.alone = before
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """An error of one process inside is raised by all, instead of leaving the others to wait.
+
+    Also a decorator. The error is marked as ``told``, for it needs to be printed once.
+    """
+    try:
+        yield
+    except LostProcess:
+        raise
+    except Exception as error:
+        if not getattr(error, "told", False):
+            _exchange("together", None, error)
+        raise
+    _exchange("together", None)
+
+
+def mine(items: Sequence[Item]) -> Sequence[Item]:
+    """The items that this process does in ``each``: every ``size()``-th one."""
+    return items[rank() :: size()]
+
+
+def each(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+    """``work(item)`` of every item, in their order, on every process; each does its share.
+
+    Costs are booked on every process as if it had done all of it. Results travel, so they should
+    be small and lie on the CPU; what is large is kept by the work itself, see ``broadcast``.
+
+    Args:
+        items: the same on every process.
+        work: shares nothing itself, as if in ``alone``.
+
+    >>> each([1, 2, 3], lambda n: n * n)
+    [1, 4, 9]
+    """
+    if size() == 1:
+        return [work(item) for item in items]
+    found: list[Result] = []
+    failed: Exception | None = None
+    with metered() as own:
+        share = mine(items)
+        try:
+            with alone():
+                found += [work(item) for item in share]
+        except Exception as error:
+            failed = error
+    parts = _exchange("each", (found, own), failed)
+    for other, (_, cost) in enumerate(parts):
+        if other != rank():
+            book(cost)
+    return [parts[i % size()][0][i // size()] for i in range(len(items))]
+
+
+def first(work: Callable[[], Result]) -> Result:
+    """What ``work()`` gives on process 0, on every process; the others wait for it."""
+    return each([None], lambda _: work())[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, by rank; small ones, on the CPU."""
+    return [value] if size() == 1 else _exchange("gather", value)
+
+
+def broadcast(vector: Tensor | None, owner: int) -> Tensor:
+    """The owner's tensor on every process; None where it is not known yet."""
+    if size() == 1:
+        assert vector is not None
+        return vector
+    own = owner == rank()
+    shape = None
+    if own:
+        assert vector is not None
+        shape = (vector.shape, vector.dtype, vector.device.type)
+    shape, dtype, device = _exchange("broadcast", shape)[owner]
+    data = vector if own and vector is not None else torch.empty(shape, dtype=dtype, device=device)
+    with _lost():
+        dist.broadcast(data, owner)
+    return data
+
+
+def check_same(call: str, settings: Callable[[], dict[str, Any]]) -> None:
+    """Raise InputError unless a call was given the same on all processes.
+
+    Args:
+        call: what was called, for the message.
+        settings: makes what is compared, by name; called only where there are several processes.
+    """
+    if size() == 1:
+        return
+    own, *others = gather(settings())
+    for number, theirs in enumerate(others, 1):
+        for name, value in theirs.items():
+            if value != own.get(name):
+                raise InputError(
+                    f"{call}: expected the same {name} in every process, found {own.get(name)} in "
+                    f"process 0 and {value} in process {number}; give all the same, or call inside "
+                    "lietoolkit.geometry.ranks.alone()"
+                )
+
+
+@contextmanager
+def from_environment(device: str = "auto") -> Iterator[None]:
+    """Join the processes that torchrun, accelerate or the like has started, if any.
+
+    Args:
+        device: "auto", "cpu" or "cuda"; with CUDA each process takes the GPU of its number.
+
+    Raises:
+        InputError: more processes on this machine than it has GPUs.
+    """
+    named = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    if not named or os.environ["WORLD_SIZE"] == "1" or dist.is_initialized():
+        yield
+        return
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= gpus:
+            raise InputError(
+                f"processes: expected at most one for each of {gpus} GPUs, found number {local}; "
+                "start fewer, or give --device cpu"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    yield
+    # After an error the process ends anyway, and another that hangs must not hold it.
+    dist.destroy_process_group()
+
+
+def started_as() -> int:
+    """The number that this process was started with, known before it has joined the others."""
+    number = os.environ.get("RANK", "0")
+    return dist.get_rank() if dist.is_initialized() else int(number) if number.isdigit() else 0
+
+
+def _exchange(place: str, value: Any, error: Exception | None = None) -> list[Any]:
+    """The values of all processes; raises, everywhere, the first error of any of them."""
+    if size() == 1:
+        return [value]
+    found: list[Any] = [None] * size()
+    with _lost():
+        dist.all_gather_object(found, (place, value, _portable(error)), group=_messages())
+    for number, (_, _, theirs) in enumerate(found):
+        if theirs is not None:
+            raised = error if number == rank() and error is not None else theirs
+            raised.__dict__["told"] = True
+            raise raised
+    places = [theirs for theirs, _, _ in found]
+    if len(set(places)) > 1:
+        raise InputError(
+            f"processes: expected the same calls in the same order in each, found {places}; "
+            "call from all of them, or inside lietoolkit.geometry.ranks.alone()"
+        )
+    return [theirs for _, theirs, _ in found]
+
+
+def _messages() -> ProcessGroup:
+    """A group of its own: on the CPU whatever the vectors' backend is, and patient."""
+    if _State.world is not dist.group.WORLD:
+        _State.world = dist.group.WORLD
+        _State.messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert _State.messages is not None
+    return _State.messages
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error, or one with its words where it cannot travel."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcess(
+            f"process {rank()}: another process has ended ({str(error).splitlines()[0]}); see what "
+            "it printed. Started again, finished orders are found if they are kept in a folder"
+        ) from error
