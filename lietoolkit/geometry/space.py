@@ -109,6 +109,7 @@ class ParameterSpace(VectorSpace):
         parameters: str | Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
     ):
+        _refuse_parallel(model)
         self.model = model
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not named:
@@ -198,3 +199,24 @@ class ParameterSpace(VectorSpace):
             for t in others
             if id(t) not in inside and t.is_floating_point() and t.dtype != self.dtype
         ]
+
+
+def _refuse_parallel(model: nn.Module) -> None:
+    """Parameters in pieces, or gradients that are averaged behind our back, give wrong numbers."""
+    wrapped = type(model).__name__
+    if wrapped in ("DistributedDataParallel", "DataParallel"):
+        raise InputError(
+            f"model: expected the model itself, found it inside {wrapped}; give model.module"
+        )
+    for name, parameter in model.named_parameters():
+        # DTensor of FSDP2 and tensor parallelism; the emptied parameters of DeepSpeed ZeRO-3.
+        if hasattr(parameter, "placements") or hasattr(parameter, "ds_id"):
+            raise InputError(
+                f"model: expected whole parameters, found {name!r} sharded over processes; give "
+                "the model before it is sharded (each process plans with all of it)"
+            )
+    if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
+        raise InputError(
+            "model: expected whole parameters, found FullyShardedDataParallel; give the model "
+            "before it is sharded (each process plans with all of it)"
+        )
