@@ -224,9 +224,9 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except InputError as error:
-        # What one of several processes met, all end with; one of them says it.
-        if not getattr(error, "told", False) or ranks.started_as() == 0:
+        if ranks.is_heard(error):
             typer.echo(f"Error: {error}", err=True)
+        ranks.wait_until_heard(error)
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -235,8 +235,7 @@ def main() -> None:
     except Exception as error:
         # Usage errors of the parser know how to show themselves.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            if ranks.started_as() == 0:
-                error.show()
+            error.show()
             sys.exit(error.exit_code)
         raise
 

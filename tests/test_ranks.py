@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -48,7 +49,7 @@ class Broken(lt.Objective):
 
 
 def fork(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work(rank)`` returns or raises in each of so many processes, or the signal's number."""
+    """What ``work(rank)`` returns or raises in each process, or the signal that ended it."""
     read, write = zip(*(os.pipe() for _ in range(count)), strict=True)
     children = []
     for number in range(count):
@@ -368,8 +369,8 @@ def test_the_command_writes_and_prints_once(model, folders, tmp_path) -> None:
     (code, out, err), (other, nothing, silence) = command(2, folders, *shared)
     assert code == other == 0, err + silence
     assert "Train in this order" in out and not nothing and not silence
-    plans = [json.loads(path.read_text())
-             for path in (folders[0] / "alone/plan.json", tmp_path / "shared/plan.json")]  # fmt: skip
+    results = (folders[0] / "alone" / "plan.json", tmp_path / "shared" / "plan.json")
+    plans = [json.loads(path.read_text()) for path in results]
     for plan in plans:
         del plan["seconds"]
     close(plans[1], plans[0])
@@ -407,3 +408,32 @@ def test_wrapped_models_are_refused(tmp_path) -> None:
 
     for found in together(2, wrapped, tmp_path):
         assert "give model.module" in found[0] and "sharded over processes" in found[1]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_plan_and_ends_it_when_one_process_is_killed(model, folders) -> None:
+    pytest.importorskip("typer")
+    launch = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("-m", "lietoolkit.cli", *plan_arguments(model, "--verify", "6")),
+    ]
+
+    def start(**more: Any) -> subprocess.Popen:
+        return subprocess.Popen(
+            launch, cwd=folders[0], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": str(Path(lt.__file__).parent.parent)}, **more,
+        )  # fmt: skip
+
+    killed = start()
+    kept = folders[0] / "out" / "verify"
+    deadline = time.monotonic() + SECONDS
+    while not list(kept.glob("orders-*.1.jsonl")):
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.05)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    told = killed.communicate(timeout=SECONDS)[0]
+    assert killed.returncode and "Signal 9 (SIGKILL)" in told
+    again = start()
+    assert not again.wait(timeout=2 * SECONDS) and (folders[0] / "out" / "plan.json").exists()
+    assert again.communicate()[0].count("Train in this order") == 1

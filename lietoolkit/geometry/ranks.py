@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# To find each other, and to send a vector that all are ready for.
+JOIN = timedelta(minutes=5)
 # Others may train for hours before they answer; one that has ended is noticed by its connection.
 PATIENCE = timedelta(days=30)
 
@@ -194,16 +196,26 @@ def from_environment(device: str = "auto") -> Iterator[None]:
                 "start fewer, or give --device cpu"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=JOIN)
+    _messages()
     yield
     # After an error the process ends anyway, and another that hangs must not hold it.
     dist.destroy_process_group()
 
 
-def started_as() -> int:
-    """The number that this process was started with, known before it has joined the others."""
-    number = os.environ.get("RANK", "0")
-    return dist.get_rank() if dist.is_initialized() else int(number) if number.isdigit() else 0
+def is_heard(error: Exception) -> bool:
+    """Whether this process is the one to print an error: all that is not told, else process 0."""
+    return rank() == 0 or not getattr(error, "told", False)
+
+
+def wait_until_heard(error: Exception) -> None:
+    """Wait until process 0 has printed an error that all were told.
+
+    A launcher that sees one process fail stops the others at once.
+    """
+    if getattr(error, "told", False):
+        with suppress(LostProcess):
+            gather(None)
 
 
 def _exchange(place: str, value: Any, error: Exception | None = None) -> list[Any]:

@@ -71,7 +71,7 @@ def stored_gram(left: Sequence[Stored | None], right: Sequence[Stored | None]) -
             v = sent(v, holders[0])
         columns.append(_products(own, [v]))
     rows = ranks.gather(torch.cat(columns, 1))
-    total = torch.empty(len(left), len(right), dtype=torch.float64)
+    total = torch.full((len(left), len(right)), math.nan, dtype=torch.float64)
     for (places, _), part in zip(held, rows, strict=True):
         total[places] = part
     return total
