@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import tiny
 import torch
 import torch.distributed as dist
 from helpers import network, start
+from processes import SECONDS, fork, together
 
 import lietoolkit as lt
 from lietoolkit import cli
@@ -33,7 +31,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 SOURCES = {name: network(seed) for seed, name in enumerate("abcde")}
 TARGETS = {"one": network(10), "two": network(11)}
 THETA = start(13)
-SECONDS = 60
 
 
 class Broken(lt.Objective):
@@ -46,51 +43,6 @@ class Broken(lt.Objective):
     def _loss_and_gradient(self, theta, batch):
         value, g = super()._loss_and_gradient(theta, batch)
         return value, g * float("nan") if dist.get_rank() == self.number else g
-
-
-def fork(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work(rank)`` returns or raises in each process, or the signal that ended it."""
-    read, write = zip(*(os.pipe() for _ in range(count)), strict=True)
-    children = []
-    for number in range(count):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # that a test runner has threads
-            child = os.fork()
-        if not child:
-            try:
-                found = work(number)
-            except BaseException as error:
-                found = error
-            with os.fdopen(write[number], "wb") as pipe:
-                pickle.dump(found, pipe)
-            os._exit(0)
-        os.close(write[number])
-        children.append(child)
-    results: list[Any] = []
-    alarm = signal.signal(signal.SIGALRM, lambda *_: [os.kill(c, signal.SIGKILL) for c in children])
-    signal.alarm(SECONDS)
-    try:
-        for child, end in zip(children, read, strict=True):
-            with os.fdopen(end, "rb") as pipe:
-                sent = pipe.read()
-            status = os.waitpid(child, 0)[1]
-            results.append(pickle.loads(sent) if sent else os.WTERMSIG(status))
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, alarm)
-    return results
-
-
-def together(count: int, work: Callable[[], Any], folder: Path) -> list[Any]:
-    """The same in processes of one group."""
-    store = folder / f"store-{time.monotonic_ns()}"
-
-    def joined(number: int) -> Any:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=number,
-                                world_size=count)  # fmt: skip
-        return work()
-
-    return fork(count, joined)
 
 
 def close(found: Any, expected: Any) -> None:
@@ -133,7 +85,8 @@ def test_so_have_vectors_in_half_precision(tmp_path, monkeypatch) -> None:
 
     def short() -> list[Any]:
         t = lt.tournament(SOURCES, TARGETS["one"], THETA, 0.1)
-        return [t.matrix, order_against_reverse(SOURCES, t.order, THETA, 0.1)]
+        stage = lt.tournament(SOURCES, TARGETS["one"], THETA, 0.1, 2, "stage", "adamw")
+        return [t.matrix, stage.matrix, order_against_reverse(SOURCES, t.order, THETA, 0.1)]
 
     expected = short()
     for found in together(2, short, tmp_path):

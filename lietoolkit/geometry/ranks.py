@@ -6,8 +6,8 @@ call. With several, each of them must make the same calls in the same order.
 
 from __future__ import annotations
 
+import io
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lietoolkit.errors import InputError
-from lietoolkit.geometry.cost import book, metered
+from lietoolkit.geometry.cost import Cost, book, metered
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -98,8 +98,9 @@ def mine(items: Sequence[Item]) -> Sequence[Item]:
 def each(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
     """``work(item)`` of every item, in their order, on every process; each does its share.
 
-    Costs are booked on every process as if it had done all of it. Results travel, so they should
-    be small and lie on the CPU; what is large is kept by the work itself, see ``broadcast``.
+    Costs are booked on every process as if it had done all of it. Results travel, so they are
+    small: tensors on the CPU and plain data. What is large is kept by the work itself, see
+    ``broadcast``.
 
     Args:
         items: the same on every process.
@@ -119,10 +120,11 @@ def each(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
                 found += [work(item) for item in share]
         except Exception as error:
             failed = error
-    parts = _exchange("each", (found, own), failed)
+    spent = (own.gradients, own.hvps, own.losses)
+    parts = _exchange("each", (found, spent), failed)
     for other, (_, cost) in enumerate(parts):
         if other != rank():
-            book(cost)
+            book(Cost(*cost))
     return [parts[i % size()][0][i // size()] for i in range(len(items))]
 
 
@@ -132,7 +134,7 @@ def first(work: Callable[[], Result]) -> Result:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, by rank; small ones, on the CPU."""
+    """The values of all processes, by rank: small tensors on the CPU and plain data."""
     return [value] if size() == 1 else _exchange("gather", value)
 
 
@@ -162,7 +164,7 @@ def check_same(call: str, settings: Callable[[], dict[str, Any]]) -> None:
     """
     if size() == 1:
         return
-    own, *others = gather(settings())
+    own, *others = gather({name: repr(value) for name, value in settings().items()})
     for number, theirs in enumerate(others, 1):
         for name, value in theirs.items():
             if value != own.get(name):
@@ -214,7 +216,7 @@ def wait_until_heard(error: Exception) -> None:
     A launcher that sees one process fail stops the others at once.
     """
     if getattr(error, "told", False):
-        with suppress(LostProcess):
+        with suppress(InputError):
             gather(None)
 
 
@@ -222,12 +224,11 @@ def _exchange(place: str, value: Any, error: Exception | None = None) -> list[An
     """The values of all processes; raises, everywhere, the first error of any of them."""
     if size() == 1:
         return [value]
-    found: list[Any] = [None] * size()
     with _lost():
-        dist.all_gather_object(found, (place, value, _portable(error)), group=_messages())
+        found = _gathered((place, value, error and (type(error).__name__, str(error))))
     for number, (_, _, theirs) in enumerate(found):
         if theirs is not None:
-            raised = error if number == rank() and error is not None else theirs
+            raised = error if number == rank() and error is not None else _error(*theirs)
             raised.__dict__["told"] = True
             raise raised
     places = [theirs for theirs, _, _ in found]
@@ -248,13 +249,27 @@ def _messages() -> ProcessGroup:
     return _State.messages
 
 
-def _portable(error: Exception | None) -> Exception | None:
-    """The error, or one with its words where it cannot travel."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+def _gathered(value: Any) -> list[Any]:
+    """Plain data and tensors of all processes; bytes that come in cannot be more than that."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    own = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
+    dist.all_gather(sizes, torch.tensor([len(own)]), group=_messages())
+    room = int(max(sizes))
+    parts = [torch.zeros(room, dtype=torch.uint8) for _ in sizes]
+    dist.all_gather(parts, torch.nn.functional.pad(own, (0, room - len(own))), group=_messages())
+    files = (io.BytesIO(bytes(part[:n].numpy())) for part, n in zip(parts, sizes, strict=True))
+    return [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+
+
+def _error(kind: str, words: str) -> Exception:
+    """Another process's error, of its class where somebody here may wait for it."""
+    classes: list[type[Exception]] = [InputError, *InputError.__subclasses__(), MemoryError]
+    for known in [*classes, torch.OutOfMemoryError]:
+        if known.__name__ == kind:
+            return known(words)
+    return RuntimeError(f"{kind}: {words}")
 
 
 @contextmanager

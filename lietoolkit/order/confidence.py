@@ -17,9 +17,9 @@ class Part:
     g: Tensor
     v: Tensor
 
-    def cpu(self) -> Part:
-        """The same in the CPU's memory, from where it can be sent to other processes."""
-        return Part(self.share, self.g.cpu(), self.v.cpu())
+    def to_cpu(self) -> tuple[float, Tensor, Tensor]:
+        """As plain data in the CPU's memory, to be sent to other processes."""
+        return self.share, self.g.cpu(), self.v.cpu()
 
 
 class Resampler:

@@ -171,10 +171,7 @@ def tournament(
         combined = Stored.of(mixed, True)
         if method == "stage":
             sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
-            # Every stage of it needs those of all others: one process runs it.
-            matrices = ranks.first(
-                lambda: stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
-            )
+            matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
             g = _gradients(sources, theta)
             along = stored_gram(g, [combined])[:, 0]
             resampler = None
@@ -314,7 +311,8 @@ def _vectors(
         ranks.each(names, keep)
     resampler = None
     if sketch is not None:
-        resampler = Resampler(ranks.each(names, lambda own: [part.cpu() for part in parts[own]]))
+        plain = ranks.each(names, lambda own: [part.to_cpu() for part in parts[own]])
+        resampler = Resampler([[Part(*part) for part in source] for source in plain])
     return (
         [all_g.get(name) for name in names],
         {target: [own.get(name) for name in names] for target, own in all_v.items()},
