@@ -29,6 +29,8 @@ exclude_patterns = ["extensions"]
 
 # Every role must find what it names. Other projects' indexes would have to be fetched.
 nitpicky = True
+# Type variables have no page.
+nitpick_ignore = [("py:class", f"lietoolkit.geometry.ranks.{name}") for name in ("Item", "Result")]
 nitpick_ignore_regex = [(r"py:.*", r"(?!lietoolkit\b).*")]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]

@@ -11,6 +11,7 @@ import typer
 from lietoolkit.course.cli import app as course_app
 from lietoolkit.environment import keep_freed_memory
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.tasks.options import named, read_sources, read_targets, writable
 from lietoolkit.trainers.cli import EXTRA, train
 
@@ -83,29 +84,38 @@ def plan(
     from lietoolkit.planning import plan_order
     from lietoolkit.verify import check_orders, verify_plan
 
-    check_orders(verify, verify_steps)
-    writable(out)
-    data = read_sources(source or [], sources, objective, seed)
-    aims, weights = read_targets(target or [], data, objective, seed)
-    try:
-        made = plan_order(
-            model, data, aims, objective, lr, steps, optimizer, planner, budget=budget,
-            method=method, weights=weights, constraints=constraint or (), schedule=schedule,
-            warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
-            microbatch=microbatch, parameters=parameters, device=device, seed=seed,
-            trust_remote_code=trust_remote_code, folder=out / "tried", progress=True,
-            objective_of=named("objective-of", objective_of),
-            steps_of=named("steps-of", steps_of, int),
-        )  # fmt: skip
-        made.save(out)
-        if verify:
-            made = verify_plan(
-                made, verify, steps=verify_steps, folder=out / "verify", progress=True
-            )
-            made.save(out)
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. Finished orders are kept; the same command continues.", err=True)
-        raise
+    with ranks.from_environment(device), ranks.together():
+        show = ranks.rank() == 0
+        check_orders(verify, verify_steps)
+        if show:
+            writable(out)
+        data = read_sources(source or [], sources, objective, seed)
+        aims, weights = read_targets(target or [], data, objective, seed)
+        try:
+            made = plan_order(
+                model, data, aims, objective, lr, steps, optimizer, planner, budget=budget,
+                method=method, weights=weights, constraints=constraint or (), schedule=schedule,
+                warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
+                microbatch=microbatch, parameters=parameters, device=device, seed=seed,
+                trust_remote_code=trust_remote_code, folder=out / "tried", progress=show,
+                objective_of=named("objective-of", objective_of),
+                steps_of=named("steps-of", steps_of, int),
+            )  # fmt: skip
+            if show:
+                made.save(out)
+            if verify:
+                made = verify_plan(
+                    made, verify, steps=verify_steps, folder=out / "verify", progress=show
+                )
+                if show:
+                    made.save(out)
+        except KeyboardInterrupt:
+            if show:
+                words = "Stopped. Finished orders are kept; the same command continues."
+                typer.echo(f"\n{words}", err=True)
+            raise
+    if not show:
+        return
     typer.echo(ranking(made))
     if report:
         _write_report(out / "plan.json", out)
@@ -214,7 +224,9 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except InputError as error:
-        typer.echo(f"Error: {error}", err=True)
+        if ranks.is_heard(error):
+            typer.echo(f"Error: {error}", err=True)
+        ranks.wait_until_heard(error)
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

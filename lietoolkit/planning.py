@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lietoolkit.environment import hardware, versions
 from lietoolkit.errors import InputError, memory_errors
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.objective import Objective, WeightedSum
 from lietoolkit.geometry.space import ParameterSpace
@@ -41,6 +42,7 @@ from lietoolkit.training.schedules import steps_by_source
 DEFAULT_ADAMW_LR = 1e-4
 
 
+@ranks.together()
 def plan_order(
     model: str | nn.Module | None = None,
     sources: Mapping[str, Any] | None = None,
@@ -132,6 +134,9 @@ def plan_order(
         InputError: anything that cannot be planned; says what and what to do.
 
     The model is left exactly as it was.
+
+    Where ``torch.distributed`` is initialised, its processes share the work and each returns the
+    same plan; all must make the call.
     """
     start = time.perf_counter()
     if model is None and trainer is None:
@@ -194,6 +199,15 @@ def plan_order(
         aims = {name: build(data, name, losses[name]) for name, data in targets.items()}
         notes += overlaps(made, aims) + build.notes
         theta = space.vector(share=isinstance(model, str))
+        ranks.check_same(
+            "plan_order",
+            lambda: {
+                "model": f"of {space.size} parameters, length {float(space.norm(theta)):.12g}",
+                "data": [made[name].fingerprint() for name in made],
+                "target": [aims[name].fingerprint() for name in aims],
+                "settings": (lr, steps, repr(optimizer), planner, budget, schedule, warmup),
+            },
+        )
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, progress)
             stiffest = max(rule.lambda_max.values())

@@ -2,12 +2,14 @@
 
     python scripts/kill_and_resume.py --kills 100
     python scripts/kill_and_resume.py --kills 20 --command train
+    python scripts/kill_and_resume.py --kills 20 --processes 4
 
 Each round starts in an empty folder with `lietoolkit plan --verify` or `lietoolkit train`, kills it
 (SIGKILL) after a random part of an undisturbed run's time, and repeats that until it has been
 killed as often as asked; then the same command runs to its end, and `plan.json` or `train.json`
-must hold exactly the numbers of the undisturbed run. The slow imports happen once; every run is a
-fork (POSIX only).
+must hold exactly the numbers of the undisturbed run. Of several processes that plan together, one
+is killed, and the others must end by themselves within a minute. The slow imports happen once;
+every run is a fork (POSIX only).
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 SETTINGS = {
     "plan": (
@@ -39,6 +43,8 @@ MODULES = {
     "plan": ("lietoolkit.verify", "lietoolkit.tasks.batches"),
     "train": ("trl", "trl.trainer.sft_trainer", "peft", "datasets", "lietoolkit.trainers.run"),
 }
+# Seconds in which processes must notice that one of them was killed.
+ALONE = 60
 # What may differ between two runs of the same plan.
 TIMES = ("seconds",)
 
@@ -60,11 +66,23 @@ def little_model(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, command: str, arguments: tuple[str, ...]) -> int:
-    """Fork a child that runs the command line in a folder; its process id."""
-    child = os.fork()
-    if child:
-        return child
+def start(folder: Path, command: str, arguments: tuple[str, ...], count: int = 1) -> list[int]:
+    """Fork children that run the command line in a folder together; their process ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if not child:
+            os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), **address}
+            run(folder, command, arguments)
+        children.append(child)
+    return children
+
+
+def run(folder: Path, command: str, arguments: tuple[str, ...]) -> NoReturn:
+    """Run the command line in this child, and end it."""
     code = 1
     try:
         os.chdir(folder)
@@ -81,9 +99,18 @@ def start(folder: Path, command: str, arguments: tuple[str, ...]) -> int:
         os._exit(code)
 
 
-def finish(child: int) -> int:
-    """Wait for a child; its exit code, negative when it was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def finish(children: list[int], seconds: float = 3600) -> list[int]:
+    """Wait for children; their exit codes, negative when killed. Who takes longer is stopped."""
+    deadline = time.monotonic() + seconds
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        for child in children:
+            if child not in codes and (done := os.waitpid(child, os.WNOHANG))[0]:
+                codes[child] = os.waitstatus_to_exitcode(done[1])
+            elif child not in codes and time.monotonic() > deadline:
+                os.kill(child, signal.SIGTERM)
+        time.sleep(0.01)
+    return [codes[child] for child in children]
 
 
 def numbers(folder: Path, command: str) -> str:
@@ -116,6 +143,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--command", choices=SETTINGS, default="plan")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="of a plan")
     parser.add_argument("--model", help="default: a random one of one layer, for speed")
     args = parser.parse_args()
     for name in ("torch", "transformers", "transformers.models.llama.modeling_llama", "typer",
@@ -135,7 +163,7 @@ def main() -> None:
         calm = Path(root) / "calm"
         calm.mkdir()
         begin = time.perf_counter()
-        if finish(start(calm, args.command, arguments)):
+        if any(finish(start(calm, args.command, arguments, args.processes))):
             sys.exit((calm / "log").read_text())
         seconds = time.perf_counter() - begin
         expected = numbers(calm, args.command)
@@ -143,15 +171,21 @@ def main() -> None:
         while kills < args.kills:
             folder = Path(root) / f"round-{kills + early}"
             folder.mkdir()
-            child = start(folder, args.command, arguments)
+            children = start(folder, args.command, arguments, args.processes)
+            while args.processes > 1 and not (folder / "out").exists():
+                time.sleep(0.01)  # until they have found each other, a launcher must end them
             time.sleep(draw.uniform(0, seconds))
-            os.kill(child, signal.SIGKILL)
-            if finish(child) != -signal.SIGKILL:
+            victim = draw.randrange(args.processes)
+            os.kill(children[victim], signal.SIGKILL)
+            codes = finish(children, ALONE)
+            if codes[victim] != -signal.SIGKILL:
                 early += 1  # it had ended before: no kill, not counted
                 continue
             kills += 1
+            ended = -signal.SIGTERM not in codes
             found, complete = kept(folder, args.command), whole(folder)
-            resumed = finish(start(folder, args.command, arguments)) == 0
+            again = start(folder, args.command, arguments, args.processes)
+            resumed = ended and not any(finish(again))
             same += complete and resumed and numbers(folder, args.command) == expected
             print(f"kill {kills}: {found} results kept, {same} of {kills} identical", flush=True)
     print(f"{same} of {kills} resumes identical ({seconds:.1f} s a run, {early} runs ended first)")

@@ -25,12 +25,14 @@ import nbformat
 import pytest
 import tiny
 from example_plan import example_plan
+from processes import together
 from test_setup import dry
 
 import lietoolkit as lt
 from lietoolkit import report
 from lietoolkit.errors import InputError
 from lietoolkit.execution import execute_notebook
+from lietoolkit.geometry import ranks
 from lietoolkit.report import build
 from lietoolkit.report.blocks import from_html
 from lietoolkit.tasks.batches import make_batches
@@ -162,6 +164,22 @@ def test_package_has_no_door_for_code() -> None:
     assert len(files) > 80
     found = {path: list(doors(path.read_text(encoding="utf-8"))) for path in files}
     assert not {path: ways for path, ways in found.items() if ways}
+
+
+# --- other processes ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_what_other_processes_send_is_data_and_never_code(tmp_path) -> None:
+    made = tmp_path / "made"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(made),)
+
+    for error in together(2, lambda: ranks.gather(Evil() if ranks.rank() else 1), tmp_path):
+        assert isinstance(error, Exception) and "weights_only" in str(error).lower()
+    assert not made.exists()
 
 
 # --- remote code ---------------------------------------------------------------------------------
@@ -485,7 +503,7 @@ def answer(port: int, path: str, token: str = "", method: str = "GET") -> int:
 def test_every_threat_names_tests_that_exist() -> None:
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     threats = text.split("## Threats")[1].split("\n## ")[0].split("\n### ")[1:]
-    assert len(threats) == 5
+    assert len(threats) == 6
     for threat in threats:
         named = re.findall(r"`(test_\w+)`", threat)
         assert named, threat.splitlines()[0]

@@ -64,7 +64,12 @@ def metered() -> Iterator[Cost]:
 
 def record(*, gradients: float = 0.0, hvps: float = 0.0, losses: float = 0.0) -> None:
     """Book an evaluation with every open meter."""
+    book(Cost(gradients, hvps, losses * LOSS))
+
+
+def book(cost: Cost) -> None:
+    """Add what was spent elsewhere, in another process, to every open meter."""
     for meter in _METERS.active:
-        meter.gradients += gradients
-        meter.hvps += hvps
-        meter.losses += losses * LOSS
+        meter.gradients += cost.gradients
+        meter.hvps += cost.hvps
+        meter.losses += cost.losses

@@ -138,6 +138,11 @@ class Objective:
         """The Hessian-vector product alone, [P]."""
         return self.gradient_and_hvp(theta, v, method)[1]
 
+    def settle(self, theta: Tensor, direction: Callable[[Objective], Tensor]) -> None:
+        """Choose how products are made, as the first product along this direction would."""
+        if theta.dtype == torch.float32:
+            self._choose_method(theta, direction(self))
+
     def chunks(self, n: int) -> list[tuple[float, Objective]]:
         """Weights (summing to 1) and objectives of at most n parts; the objective is their mean."""
         return [(1.0, self)]

@@ -54,6 +54,8 @@ class VectorSpace:
     """Inner products of flat vectors; what an objective without a model lives in."""
 
     _scratch: Tensor | None = None
+    # The distance of finite differences, 0 where none is accurate; see ModelObjective.
+    difference_move: float | None = None
 
     def scratch(self, like: Tensor) -> Tensor:
         """A vector to overwrite; on a CPU the same one each time.
@@ -107,6 +109,7 @@ class ParameterSpace(VectorSpace):
         parameters: str | Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
     ):
+        _refuse_parallel(model)
         self.model = model
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not named:
@@ -131,8 +134,6 @@ class ParameterSpace(VectorSpace):
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self.dtype = dtype or (torch.float64 if wide else torch.float32)
         self._cast: list[tuple[Tensor, Tensor]] | None = None
-        # The distance of finite differences, 0 where none is accurate; see ModelObjective.
-        self.difference_move: float | None = None
 
     def vector(self, share: bool = False) -> Tensor:
         """A flat copy of the parameters as they are now, [P].
@@ -198,3 +199,24 @@ class ParameterSpace(VectorSpace):
             for t in others
             if id(t) not in inside and t.is_floating_point() and t.dtype != self.dtype
         ]
+
+
+def _refuse_parallel(model: nn.Module) -> None:
+    """Parameters in pieces, or gradients that are averaged behind our back, give wrong numbers."""
+    wrapped = type(model).__name__
+    if wrapped in ("DistributedDataParallel", "DataParallel"):
+        raise InputError(
+            f"model: expected the model itself, found it inside {wrapped}; give model.module"
+        )
+    for name, parameter in model.named_parameters():
+        # DTensor of FSDP2 and tensor parallelism; the emptied parameters of DeepSpeed ZeRO-3.
+        if hasattr(parameter, "placements") or hasattr(parameter, "ds_id"):
+            raise InputError(
+                f"model: expected whole parameters, found {name!r} sharded over processes; give "
+                "the model before it is sharded (each process plans with all of it)"
+            )
+    if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
+        raise InputError(
+            "model: expected whole parameters, found FullyShardedDataParallel; give the model "
+            "before it is sharded (each process plans with all of it)"
+        )

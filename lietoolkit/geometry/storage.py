@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.space import blocks, gram
 
 # Above this, vectors are kept in scaled float16: measured to change scores by 3.5e-5.
@@ -51,8 +52,45 @@ class Stored:
         return self.scale * torch.linalg.vector_norm(self.data, dtype=precise).double()
 
 
-def stored_gram(left: Sequence[Stored], right: Sequence[Stored]) -> Tensor:
-    """All inner products of stored vectors, [N, M] float64."""
-    scales = [torch.stack([u.scale for u in side]) for side in (left, right)]
-    products = gram([u.data for u in left], [u.data for u in right])
-    return scales[0][:, None] * products * scales[1][None, :]
+def stored_gram(left: Sequence[Stored | None], right: Sequence[Stored | None]) -> Tensor:
+    """All inner products of stored vectors, [N, M] float64 on the CPU, on every process.
+
+    None is a vector that another process holds. Those on the right are sent round one after the
+    other, those on the left stay where they are; so no process ever holds more than one in
+    addition to its own.
+    """
+    if ranks.size() == 1:
+        return _products(left, right)
+    known = [i for i, u in enumerate(left) if u is not None]
+    held = ranks.gather((known, [u is not None for u in right]))
+    own = [left[i] for i in known]
+    columns = []
+    for j, v in enumerate(right):
+        holders = [owner for owner, (_, has) in enumerate(held) if has[j]]
+        if len(holders) < len(held):
+            v = sent(v, holders[0])
+        columns.append(_products(own, [v]))
+    rows = ranks.gather(torch.cat(columns, 1))
+    total = torch.full((len(left), len(right)), math.nan, dtype=torch.float64)
+    for (places, _), part in zip(held, rows, strict=True):
+        total[places] = part
+    return total
+
+
+def sent(u: Stored | None, owner: int) -> Stored:
+    """A stored vector on every process; None where it is not known yet."""
+    if ranks.size() == 1:
+        assert u is not None
+        return u
+    data = ranks.broadcast(None if u is None else u.data, owner)
+    scale, dtype = ranks.gather(None if u is None else (u.scale.cpu(), u.dtype))[owner]
+    return Stored(data, scale.to(data.device), dtype)
+
+
+def _products(left: Sequence[Stored | None], right: Sequence[Stored | None]) -> Tensor:
+    if not left:
+        return torch.zeros(0, len(right), dtype=torch.float64)
+    sides = [[u for u in side if u is not None] for side in (left, right)]
+    products = gram(*([u.data for u in side] for side in sides))
+    rows, columns = (torch.stack([u.scale for u in side]) for side in sides)
+    return (rows[:, None] * products * columns[None, :]).cpu()

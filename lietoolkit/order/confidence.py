@@ -17,6 +17,10 @@ class Part:
     g: Tensor
     v: Tensor
 
+    def to_cpu(self) -> tuple[float, Tensor, Tensor]:
+        """As plain data in the CPU's memory, to be sent to other processes."""
+        return self.share, self.g.cpu(), self.v.cpu()
+
 
 class Resampler:
     r"""Bootstrap of the score matrix over the chunks of every source.

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import Cost, metered
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.order.constraints import Precedence, parse_constraints
@@ -121,7 +122,7 @@ def plan_from_end(
     Raises:
         InputError: fewer than two sources, bad settings, training that diverges.
 
-    Source: PAPER section 5.3.
+    Source: this project, see docs/theory/whole-orders.md.
 
     >>> bowl = lambda c, k: Objective(lambda x: 0.5 * k * (x - c).square().sum())
     >>> plan = plan_from_end({"soft": bowl(1.0, 1.0), "stiff": bowl(-1.0, 4.0)}, bowl(1.0, 1.0),
@@ -143,7 +144,7 @@ def plan_from_end(
     before = parse_constraints(constraints, names)
     sizes = step_sizes(lr, steps * len(names), schedule, warmup)
     run = _Run(sources, target, rule.init(theta), rule, sizes, steps, sweeps, hvp)
-    score = _exact if effort == "exact" else _linear
+    score = _exact if effort == "exact" else _linear_once
     remaining, rounds = names, []
     chosen: list[str] = []
     with metered() as cost, tqdm(total=len(names), desc="positions", disable=not progress) as bar:
@@ -208,12 +209,17 @@ class _Run:
 def _exact(
     run: _Run, remaining: Sequence[str], candidates: Sequence[str], chosen: Sequence[str]
 ) -> dict[str, float]:
-    scores = {}
-    for i in candidates:
+    def score(i: str) -> float:
         others = [name for name in remaining if name != i]
         state = run.train(run.start, (step for _, step in run.interleaved(others)))
-        scores[i] = run.loss_after(state, [i, *chosen], len(others))
-    return scores
+        return run.loss_after(state, [i, *chosen], len(others))
+
+    return dict(zip(candidates, ranks.each(candidates, score), strict=True))
+
+
+def _linear_once(run: _Run, *asked: Sequence[str]) -> dict[str, float]:
+    """In one process: all candidates share one interleaved run."""
+    return ranks.first(lambda: _linear(run, *asked))
 
 
 def _linear(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import NotFinite, Objective
 
 ONSET = 0.1  # share of the way
@@ -46,7 +47,7 @@ class Plane:
         r"""The step size, or lr times steps, at which the order begins to show,
         :math:`\eta^\dagger = 0.1 / \kappa`: the ends lie apart by a tenth of the way.
 
-        Source: practice of PAPER section 3.
+        Source: Sweeney (2026), restated as a step size.
         """
         return ONSET / self.kappa if self.kappa > 0 else math.inf
 
@@ -56,6 +57,7 @@ class Plane:
         return asdict(self) | {"onset": onset if math.isfinite(onset) else None}
 
 
+@ranks.together()
 def gradient_plane(
     pair: tuple[str, str],
     a: Objective,
@@ -122,8 +124,14 @@ def _plane(
         torch.linspace(center - reach, center + reach, points).tolist()
         for center in middle.tolist()
     )
-    loss = []
-    for v in tqdm(grid_y, desc="loss surface", disable=not progress):
+    bar = tqdm(total=len(ranks.mine(grid_y)), desc="loss surface", disable=not progress)
+
+    def losses(v: float) -> list[float]:
         row = torch.add(theta, y, alpha=v)
-        loss.append([float(target.loss(torch.add(row, x, alpha=u))) for u in grid_x])
+        found = [float(target.loss(torch.add(row, x, alpha=u))) for u in grid_x]
+        bar.update()
+        return found
+
+    with bar:
+        loss = ranks.each(grid_y, losses)
     return Plane(list(pair), grid_x, grid_y, loss, path_ab, path_ba, gap, gap / max(way, 1e-30))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective, WeightedSum
 from lietoolkit.order.calibration import order_chances, pair_chances, typical_effect
 from lietoolkit.order.constraints import Precedence, obeys, parse_constraints
@@ -127,22 +128,30 @@ def recommend(
         read |= {f"source {name}": objective for name, objective in sources.items()}
     ends: dict[tuple[tuple[int, ...], int], Tensor] = {}
 
-    def rehearse(order: Sequence[int], level: int) -> Tensor:
-        """Losses of all that is read after this order."""
-        key = tuple(order), level
-        if key not in ends:
-            ends[key] = run_schedules(
-                sources, read, theta, [[t.names[i] for i in order]], lrs[level], t.steps, optimizer,
-                sweeps=effort.levels[level], steps_of=t.steps_of, folder=folder, **run,
-            )[0]  # fmt: skip
-        return ends[key]
+    def rehearse(level: int, *orders: Sequence[int]) -> list[Tensor]:
+        """Losses of all that is read after these orders."""
+        keys = [(tuple(order), level) for order in orders]
+        new = [key for key in dict.fromkeys(keys) if key not in ends]
+        if new:
+            losses = run_schedules(
+                sources, read, theta, [[t.names[i] for i in order] for order, _ in new],
+                lrs[level], t.steps, optimizer, sweeps=effort.levels[level],
+                steps_of=t.steps_of, folder=folder, **run,
+            )  # fmt: skip
+            ends.update(zip(new, losses, strict=True))
+        return [ends[key] for key in keys]
 
     def weighted(order: Sequence[int], level: int) -> float:
-        losses = rehearse(order, level)
+        (losses,) = rehearse(level, order)
         return sum(
             weight * float(loss)
             for weight, loss in zip(map(weights.__getitem__, targets), losses, strict=False)
         )
+
+    def together(orders: Sequence[Sequence[int]]) -> None:
+        """Several processes need not wait for what the first orders teach."""
+        if ranks.size() > 1:
+            rehearse(0, *orders)
 
     pairs = [t.names.index(name) for name in by_pairs]
     costs = tuple(m / t.steps for m in effort.levels)
@@ -155,7 +164,8 @@ def recommend(
             return loss
 
         if effort.planner == "search":
-            first = [pairs, pairs[::-1]]
+            first = [order for order in (pairs, pairs[::-1]) if obeys(order, before)]
+            together(first)
             found = search_levels(tried, len(t.names), effort.budget, costs, first, before)
         else:
             planned = plan_from_end(
@@ -166,11 +176,12 @@ def recommend(
             chosen = [t.names.index(name) for name in planned.order]
             first = [o for o in (chosen, pairs, chosen[::-1], pairs[::-1]) if obeys(o, before)]
             first = [list(order) for order in dict.fromkeys(map(tuple, first))]
+            together(first)
             losses = [tried(order, 0) for order in first]
-            best = first[losses.index(min(losses))]
+            lowest = first[losses.index(min(losses))]
             # A rehearsal is not the run: what it says of orders is as uncertain as in a search.
             known = costs if costs[0] == 1 else (*costs, 1.0)
-            found = Searched(best, first, losses, [0] * len(first), known)
+            found = Searched(lowest, first, losses, [0] * len(first), known)
             rounds = planned.rounds
     # What the plan is compared with is one more try, and may be the better order.
     level = max(at for o, at in zip(found.tried, found.levels, strict=True) if o == found.order)
@@ -184,7 +195,8 @@ def recommend(
             losses=[*found.losses, weighted(reverse, level)],
             levels=[*found.levels, level],
         )
-    changes = (rehearse(found.order, level) - rehearse(found.order[::-1], level)).tolist()
+    best, worst = rehearse(level, found.order, found.order[::-1])
+    changes = (best - worst).tolist()
     return Recommendation(
         [t.names[i] for i in found.order],
         effort,

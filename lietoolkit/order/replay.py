@@ -61,7 +61,7 @@ def replay_orders(
         InputError: an order that leaves a source out or repeats it, bad settings, training that
             diverges.
 
-    Source: PAPER section 5.5.
+    Source: this project, see docs/theory/whole-orders.md.
 
     Momentum carries a source's gradient into the stages after its own:
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective
-from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
+from lietoolkit.geometry.storage import Stored, fits_in_full, sent, stored_gram
+from lietoolkit.order.shares import in_turn
 from lietoolkit.training.schedules import steps_by_source
 
 
@@ -20,7 +22,7 @@ def schedule_bracket(
     hvp: str = "auto",
     progress: bool = False,
     lengths: Mapping[str, float] | None = None,
-) -> tuple[Tensor, dict[str, Stored]]:
+) -> tuple[Tensor, dict[str, Stored | None]]:
     r"""Displacement between an order and its reverse, per squared step size.
 
     .. math:: B_\pi = \sum_{i\ \mathrm{before}\ j} b_{ij}
@@ -39,7 +41,7 @@ def schedule_bracket(
         lengths: of stages, in units of k, where they differ: they multiply a source's field.
 
     Returns:
-        B [P], and each source's gradient, stored.
+        B [P], and each source's gradient, stored; None where another process has it.
 
     Source: follows from the definitions in Sweeney 2026 by bilinearity.
 
@@ -51,21 +53,36 @@ def schedule_bracket(
     """
     full = fits_in_full(theta, len(order))
     share = dict.fromkeys(order, 1.0) | dict(lengths or {})
+    own = ranks.mine(order)
     # What lies before a source, less what lies after it; one vector, moved along the order.
     v = torch.zeros_like(theta)
-    gradients = {}
+    gradients: dict[str, Stored | None] = {}
+    fields = in_turn(order, lambda name: sources[name].gradient(theta, check=False))
     for name in order:
-        g = sources[name].gradient(theta, check=False)
+        g = next(fields)
         v.sub_(g, alpha=share[name])
-        gradients[name] = Stored.of(g, full)
-        del g
+        gradients[name] = Stored.of(g, full) if name in own else None
+        del g  # or it would lie beside the next
+
+    def moved() -> Iterator[Tensor]:
+        for i, name in enumerate(order):
+            g = sent(gradients[name], i % ranks.size())
+            v.add_(g.load(), alpha=share[name])
+            yield v
+            v.add_(g.load(), alpha=share[name])
+
+    directions, kept = moved(), {}
+    if ranks.size() > 1:  # which products are made at the same time
+        kept = {name: u.clone() for name, u in zip(order, directions, strict=True) if name in own}
+
+    def product(name: str) -> Tensor:
+        u = kept.pop(name) if name in kept else next(directions)
+        return sources[name].gradient_and_hvp(theta, u, hvp, check=False)[1]
+
     total = torch.zeros_like(theta)
+    products = in_turn(order, product)
     for name in tqdm(order, desc="forgetting", disable=not progress):
-        v.add_(gradients[name].load(), alpha=share[name])
-        hv = sources[name].gradient_and_hvp(theta, v, hvp, check=False)[1]
-        total.add_(hv, alpha=share[name])
-        del hv  # or it would lie beside the next
-        v.add_(gradients[name].load(), alpha=share[name])
+        total.add_(next(products), alpha=share[name])
     return total, gradients
 
 

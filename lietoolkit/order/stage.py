@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.storage import fits_in_full
+from lietoolkit.order.shares import in_turn, settle
 from lietoolkit.training.optimizers import Optimizer, TrainingState
 from lietoolkit.training.reverse import (
     Trajectory,
@@ -70,54 +72,102 @@ def stage_effects(
     Returns:
         For each target [N, N] float64 on the CPU, :math:`L(i \to j) - L(j \to i)` in loss units.
 
-    Source: PAPER section 5.2, in its linear form, each reference without its own source; with two
-    sources it is where the second stage really begins.
+    Source: this project, see docs/theory/horizon.md. Each reference leaves its own source out; with
+    two sources it is where the second stage really begins.
     """
     steps = len(sizes) // 2
     start = optimizer.init(theta)
-    bar = tqdm(total=2 * len(sources), desc="stages", unit="stage", disable=not progress)
+    names = list(sources)
+    n = len(names)
+    bar = tqdm(total=2 * len(ranks.mine(names)), desc="stages", unit="stage", disable=not progress)
+    after: dict[int, list[Tensor]] = {}  # by second stage, of this process's share; then by first
+    all_pairs = fits_in_full(theta, n * n)
+
+    def alone(name: str) -> Tensor:
+        state = run_stage(sources[name], start, optimizer, sizes[:steps])
+        bar.update()
+        return torch.stack([state.theta, *state.buffers])
+
+    def second_end(name: str) -> Tensor:
+        mean = _mean_of_others(solo, names.index(name))
+        return run_stage(sources[name], mean, optimizer, sizes[steps:]).theta
+
+    def column(j: int) -> dict[str, Tensor]:
+        source = sources[names[j]]
+        mean = _mean_of_others(solo, j)
+        offsets = [state_minus(state, mean) for state in solo]
+        replayed = list(solo)
+
+        def replay(s: int, g: Tensor) -> None:
+            for i, state in enumerate(replayed):
+                replayed[i] = optimizer.step(state, g, sizes[steps + s])
+
+        trajectory = run_trajectory(
+            stage_steps(source, sizes[steps:]), mean, optimizer, watch=replay
+        )
+        found = {}
+        for name, cotangent in cotangents.items():
+            curved = _curvature(trajectory, cotangent, hvp)
+            along = torch.stack([state_dot(source, curved, offset) for offset in offsets])
+            if not all_pairs:
+                along += torch.stack(
+                    [source.space.dot(cotangent, state.theta - middle) for state in replayed]
+                )
+            found[name] = along.cpu()
+        if all_pairs:
+            after[j] = [state.theta for state in replayed]
+        bar.update()
+        return found
+
     with bar:
-        solo = []
-        for source in sources.values():
-            solo.append(run_stage(source, start, optimizer, sizes[:steps]))
-            bar.update()
-        ends = [
-            run_stage(source, _mean_of_others(solo, i), optimizer, sizes[steps:]).theta
-            for i, source in enumerate(sources.values())
+        solo = [
+            TrainingState(packed[0], tuple(packed[1:]), start.step + steps)
+            for packed in in_turn(names, alone)
         ]
-        middle = torch.stack(ends).mean(0)
-        cotangents = {name: target.gradient(middle) for name, target in targets.items()}
-        n = len(ends)
-        effects = {name: torch.zeros(n, n, dtype=torch.float64) for name in targets}
-        after: list[list[Tensor]] = []  # by second stage, then by first
-        all_pairs = fits_in_full(theta, n * n)
-        for j, source in enumerate(sources.values()):
-            mean = _mean_of_others(solo, j)
-            offsets = [state_minus(state, mean) for state in solo]
-            replayed = list(solo)
-
-            def replay(s: int, g: Tensor, states: list[TrainingState] = replayed) -> None:
-                for i, state in enumerate(states):
-                    states[i] = optimizer.step(state, g, sizes[steps + s])
-
-            second = stage_steps(source, sizes[steps:])
-            trajectory = run_trajectory(second, mean, optimizer, watch=replay)
-            for name, cotangent in cotangents.items():
-                curved = _curvature(trajectory, cotangent, hvp)
-                along = torch.stack([state_dot(source, curved, offset) for offset in offsets])
-                if not all_pairs:
-                    along += torch.stack(
-                        [source.space.dot(cotangent, state.theta - middle) for state in replayed]
-                    )
-                effects[name][:, j] = along.cpu()
-            after.append([state.theta for state in replayed] if all_pairs else [])
-            bar.update()
-    for name, target in targets.items() if all_pairs else ():
-        for i, j in itertools.combinations(range(n), 2):
-            ij, ji = after[j][i], after[i][j]
-            slope = target.gradient((ij + ji) / 2)
-            effects[name][i, j] += target.space.dot(slope, ij - ji).cpu()
+        middle = torch.stack(list(in_turn(names, second_end))).mean(0)
+        slopes = in_turn(list(targets), lambda name: targets[name].gradient(middle))
+        cotangents = dict(zip(targets, slopes, strict=True))
+        if hvp == "auto":
+            settle(sources, theta, lambda _: next(iter(cotangents.values())))
+        columns = ranks.each(range(n), column)
+    effects = {name: torch.stack([c[name] for c in columns], dim=1) for name in targets}
+    if all_pairs:
+        for name, effect in effects.items():
+            effect += _halfway(targets[name], after, n)
     return {name: effect - effect.T for name, effect in effects.items()}
+
+
+def _halfway(target: Objective, after: Mapping[int, Sequence[Tensor]], n: int) -> Tensor:
+    """<slope halfway, r_ij - r_ji> above the diagonal, [n, n] on the CPU; r_ij = after[j][i]."""
+    pairs = list(itertools.combinations(range(n), 2))
+    # Who has the one state of a pair gets the other.
+    homes = {(i, j): i if (i + j) % 2 else j for i, j in pairs}
+    lent: dict[tuple[int, int], Tensor] = {}
+    for i, j in pairs if ranks.size() > 1 else ():
+        home = homes[i, j]
+        other = i + j - home
+        state = ranks.broadcast(
+            after[other][home] if other in after else None, other % ranks.size()
+        )
+        if home in after:
+            lent[i, j] = state
+
+    def along(home: int) -> dict[tuple[int, int], float]:
+        found = {}
+        for i, j in (pair for pair in pairs if homes[pair] == home):
+            other = i + j - home
+            ours, theirs = after[home][other], lent.pop((i, j), None)
+            theirs = after[other][home] if theirs is None else theirs
+            ij, ji = (theirs, ours) if home == i else (ours, theirs)
+            slope = target.gradient((ij + ji) / 2)
+            found[i, j] = float(target.space.dot(slope, ij - ji))
+        return found
+
+    upper = torch.zeros(n, n, dtype=torch.float64)
+    for part in ranks.each(range(n), along):
+        for (i, j), value in part.items():
+            upper[i, j] = value
+    return upper
 
 
 def _curvature(trajectory: Trajectory, cotangent: Tensor, hvp: str) -> TrainingState:

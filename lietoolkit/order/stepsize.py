@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective
+from lietoolkit.order.shares import settle
 
 # eta * lambda_max of the stiffest source. Gradient descent turns unstable at 2 and stops
 # behaving like its leading order well before 1; below 0.1 effects drown in rounding.
@@ -98,18 +100,23 @@ def step_size(
         products: Hessian-vector products for the stiffest source.
         progress: show a progress bar.
 
-    Source: practice of PAPER section 3, stated as a dimensionless number.
+    Source: the classical bound of gradient descent, 2, with a margin, as a dimensionless number.
     """
-    bar = tqdm(total=len(sources) + 1, desc="step size", disable=not progress)
-    values = {}
+    names = list(sources)
+    bar = tqdm(total=len(ranks.mine(names)) + 1, desc="step size", disable=not progress)
+
+    def along_gradient(name: str) -> float:
+        source = sources[name]
+        g = source.gradient(theta)
+        hg = source.gradient_and_hvp(theta, g, check=False)[1]
+        bar.update()
+        return float(source.space.norm(hg) / source.space.norm(g).clamp(min=1e-30))
+
+    settle(sources, theta, lambda source: source.gradient(theta))
     with bar:
-        for name, source in sources.items():
-            g = source.gradient(theta)
-            hg = source.gradient_and_hvp(theta, g, check=False)[1]
-            values[name] = float(source.space.norm(hg) / source.space.norm(g).clamp(min=1e-30))
-            bar.update()
+        values = dict(zip(names, ranks.each(names, along_gradient), strict=True))
         stiffest = max(values, key=lambda name: values[name])
-        values[stiffest] = lambda_max(sources[stiffest], theta, products)
+        values[stiffest] = ranks.first(lambda: lambda_max(sources[stiffest], theta, products))
         bar.update()
     largest = max(values.values())
     if largest <= 0:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import Cost, metered
 from lietoolkit.geometry.objective import NotFinite, Objective
 from lietoolkit.geometry.sketch import Sketch
@@ -18,6 +19,7 @@ from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
 from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
+from lietoolkit.order.shares import in_turn, settle
 from lietoolkit.order.stage import stage_effects
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
 from lietoolkit.training.schedules import check_run, step_sizes, steps_by_source
@@ -82,6 +84,7 @@ class Tournament:
         return [self.names[i] for i in RANKINGS[method](self.matrix.numpy(), before)]
 
 
+@ranks.together()
 def tournament(
     sources: Mapping[str, Objective],
     target: Objective | Mapping[str, Objective],
@@ -150,22 +153,26 @@ def tournament(
     weights = {name: 1.0 for name in targets} | dict(weights or {})
     if set(weights) != set(targets):
         raise InputError(f"weights: expected names out of {', '.join(targets)}")
+    ranks.check_same(
+        "tournament",
+        lambda: {
+            "sources": [source.fingerprint() for source in sources.values()],
+            "target": [objective.fingerprint() for objective in targets.values()],
+            "settings": (lr, method, repr(rule), weights, schedule, warmup, hvp, chunks, lengths),
+        },
+    )
     with metered() as cost:
         at = theta
         if method == "trotter":
             at = theta - 2 * lr * _mean_field(sources, theta, lengths)
-        losses, g_targets = {}, {}
-        for name, objective in targets.items():
-            value, g_targets[name] = objective.loss_and_gradient(at)
-            losses[name] = float(value if at is theta else objective.loss(theta))
+        losses, g_targets = _target_gradients(targets, theta, at)
         only = len(g_targets) == 1 and set(weights.values()) == {1.0}
         mixed = next(iter(g_targets.values())) if only else _weighted(g_targets, weights)
         combined = Stored.of(mixed, True)
         if method == "stage":
             sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
             matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
-            full = fits_in_full(theta, len(sources))
-            g = [Stored.of(source.gradient(theta), full) for source in sources.values()]
+            g = _gradients(sources, theta)
             along = stored_gram(g, [combined])[:, 0]
             resampler = None
         else:
@@ -177,7 +184,7 @@ def tournament(
             squared = _squared_steps(list(sources), lr, steps, lengths)
             *blocks, along = products.split([len(g)] * len(v) + [1], dim=1)
             matrices = {
-                name: squared * _effects(sources, block.cpu())
+                name: squared * _effects(sources, block)
                 for name, block in zip(v, blocks, strict=True)
             }
     return Tournament(
@@ -221,14 +228,43 @@ def _squared_steps(
     return lr**2 * k.outer(k)
 
 
+def _target_gradients(
+    targets: Mapping[str, Objective], theta: Tensor, at: Tensor
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """The loss of each target at theta, and its gradient at the reference."""
+    own: dict[str, float] = {}
+
+    def read(name: str) -> Tensor:
+        value, g = targets[name].loss_and_gradient(at)
+        own[name] = float(value if at is theta else targets[name].loss(theta))
+        return g
+
+    gradients = dict(zip(targets, in_turn(list(targets), read), strict=True))
+    losses = {name: loss for part in ranks.gather(own) for name, loss in part.items()}
+    return {name: losses[name] for name in targets}, gradients
+
+
 def _mean_field(
     sources: Mapping[str, Objective], theta: Tensor, lengths: Mapping[str, int]
 ) -> Tensor:
     """The mean of the sources' gradients times their steps, [P]."""
     total = torch.zeros_like(theta)
-    for name, source in sources.items():
-        total.add_(source.gradient(theta, check=False), alpha=lengths[name])
+    fields = in_turn(list(sources), lambda name: sources[name].gradient(theta, check=False))
+    for name in sources:
+        total.add_(next(fields), alpha=lengths[name])
     return total / len(sources)
+
+
+def _gradients(sources: Mapping[str, Objective], theta: Tensor) -> list[Stored | None]:
+    """The g_i of this process's share, None for the others."""
+    full = fits_in_full(theta, len(sources))
+    own: dict[str, Stored] = {}
+
+    def keep(name: str) -> None:
+        own[name] = Stored.of(sources[name].gradient(theta), full)
+
+    ranks.each(list(sources), keep)
+    return [own.get(name) for name in sources]
 
 
 def _vectors(
@@ -240,14 +276,20 @@ def _vectors(
     chunks: int,
     seed: int,
     progress: bool,
-) -> tuple[list[Stored], dict[str, list[Stored]], Resampler | None]:
-    """All g_i, all v_i of each target, and the material of the bootstrap."""
+) -> tuple[list[Stored | None], dict[str, list[Stored | None]], Resampler | None]:
+    """The g_i, the v_i of each target, None where another process has them, and the material of
+    the bootstrap.
+    """
     full = fits_in_full(theta, (1 + len(g_targets)) * len(sources))
     sketch = Sketch(theta.numel(), device=theta.device, seed=seed) if chunks > 1 else None
-    all_g: list[Stored] = []
-    all_v: dict[str, list[Stored]] = {name: [] for name in g_targets}
-    parts: list[list[Part]] = []
-    for source in tqdm(sources.values(), desc="sources", disable=not progress):
+    all_g: dict[str, Stored] = {}
+    all_v: dict[str, dict[str, Stored]] = {name: {} for name in g_targets}
+    parts: dict[str, list[Part]] = {}
+    names = list(sources)
+    bar = tqdm(total=len(ranks.mine(names)), desc="sources", disable=not progress)
+
+    def keep(own: str) -> None:
+        source = sources[own]
         mixed: list[Tensor] = []
         for name, direction in g_targets.items():
             if sketch is None:
@@ -256,13 +298,26 @@ def _vectors(
                 g, v, seen = source.gradient_and_hvp_by_chunk(theta, direction, sketch, chunks, hvp)
                 along = [weights[name] * v_chunk for _, _, v_chunk in seen]
                 mixed = [a + b for a, b in zip(mixed, along, strict=True)] if mixed else along
-            all_v[name].append(Stored.of(v, full))
+            all_v[name][own] = Stored.of(v, full)
             del v  # or it would lie beside the next
-        all_g.append(Stored.of(g, full))
-        del g
+        all_g[own] = Stored.of(g, full)
         if sketch is not None:
-            parts.append([Part(p[0], p[1], m) for p, m in zip(seen, mixed, strict=True)])
-    return all_g, all_v, Resampler(parts) if sketch is not None else None
+            parts[own] = [Part(p[0], p[1], m) for p, m in zip(seen, mixed, strict=True)]
+        bar.update()
+
+    with bar:
+        if hvp == "auto":
+            settle(sources, theta, lambda _: next(iter(g_targets.values())))
+        ranks.each(names, keep)
+    resampler = None
+    if sketch is not None:
+        plain = ranks.each(names, lambda own: [part.to_cpu() for part in parts[own]])
+        resampler = Resampler([[Part(*part) for part in source] for source in plain])
+    return (
+        [all_g.get(name) for name in names],
+        {target: [own.get(name) for name in names] for target, own in all_v.items()},
+        resampler,
+    )
 
 
 def _effects(sources: Mapping[str, Objective], products: Tensor) -> Tensor:
@@ -279,12 +334,15 @@ def _effects(sources: Mapping[str, Objective], products: Tensor) -> Tensor:
 
 def _baseline_figures(
     sources: Mapping[str, Objective],
-    g: Sequence[Stored],
+    g: Sequence[Stored | None],
     target: Stored,
     along: Tensor,
 ) -> dict[str, dict[str, float]]:
-    norms = torch.stack([u.norm() for u in g])
-    cosines = along / (norms * target.norm()).clamp(min=1e-300)
+    norms = torch.tensor(
+        ranks.each(list(g), lambda u: float(u.norm()) if u is not None else 0.0),
+        dtype=torch.float64,
+    )
+    cosines = along / (norms * target.norm().cpu()).clamp(min=1e-300)
     return {
         "gradient norm": dict(zip(sources, norms.tolist(), strict=True)),
         "cosine": dict(zip(sources, cosines.tolist(), strict=True)),

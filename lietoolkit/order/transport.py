@@ -46,7 +46,7 @@ def transported_effect(
     Raises:
         InputError: bad settings, or a loss that is not finite.
 
-    Source: PAPER section 5.1, from the Baker-Campbell-Hausdorff series of the two orders.
+    Source: the Baker-Campbell-Hausdorff series of the two orders, see docs/theory.
 
     >>> a = Objective(lambda x: x[0] ** 2 * x[1])
     >>> b = Objective(lambda x: x[1] ** 2)

@@ -138,7 +138,7 @@ def reverse_steps(
         cotangent: of parameters and buffers at the end; see ``at_end``.
         hvp: how products are made.
 
-    Source: PAPER section 5.2.
+    Source: reverse-mode differentiation of the unrolled run.
     """
     after, last = trajectory.end, len(trajectory.steps)
     for first in sorted(trajectory.states, reverse=True):

@@ -15,12 +15,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import NotFinite, Objective
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
 from lietoolkit.training.schedules import check_run, step_sizes, steps_by_source
 from lietoolkit.training.stages import run_stage
 
 
+@ranks.together()
 def run_schedules(
     sources: Mapping[str, Objective],
     target: Objective | Mapping[str, Objective],
@@ -59,8 +61,8 @@ def run_schedules(
             that the optimizer and the schedule act as over all of them. Default: one a step.
         steps_of: steps of single sources whose stages are longer or shorter; with ``sweeps`` they
             take the same share of gradients.
-        folder: where finished orders are kept. Called again with the same settings, only the
-            missing ones are run, and the numbers are the same.
+        folder: where finished orders are kept. Called again with the same settings, in any number
+            of processes, only the missing ones are run, and the numbers are the same.
         progress: show a progress bar over stages.
 
     Returns:
@@ -100,16 +102,20 @@ def run_schedules(
         "theta": _digest(theta),
         "sources": {name: source.fingerprint() for name, source in sources.items()},
     }
+    ranks.check_same(
+        "run_schedules",
+        lambda: {**settings, "orders": plans, "targets": list(map(_label, targets.items()))},
+    )
     store = _Store(folder, settings)
     sizes = step_sizes(lr, total, schedule, warmup)
     missing = [
         o for o in dict.fromkeys(plans) if any(store.get(o, t) is None for t in targets.items())
     ]
     start = optimizer.init(theta)
-    bar = tqdm(total=_stages(missing), desc="training orders", unit="stage", disable=not progress)
-    with bar:
+
+    def train(part: Sequence[tuple[str, ...]]) -> None:
         path: list[tuple[str, TrainingState]] = []
-        for order in sorted(missing):
+        for order in part:
             shared = _common(order, [name for name, _ in path])
             del path[shared:]
             state = path[-1][1] if path else start
@@ -128,6 +134,13 @@ def run_schedules(
                 path.append((order[position], state))
                 bar.update()
             store.put(order, {t: _final(t[1], state.theta, order) for t in targets.items()})
+
+    parts = _parts(sorted(missing), ranks.size())
+    stages = sum(map(_stages, ranks.mine(parts)))
+    bar = tqdm(total=stages, desc="training orders", unit="stage", disable=not progress)
+    with bar:
+        ranks.each(parts, train)
+    store.join()
     table = [[store.get(order, t) for t in targets.items()] for order in plans]
     losses = torch.tensor(table, dtype=torch.float64)
     return losses[:, 0] if isinstance(target, Objective) else losses
@@ -180,6 +193,16 @@ def _final(target: Objective, theta: Tensor, order: Sequence[str]) -> float:
         ) from error
 
 
+def _parts(orders: Sequence[tuple[str, ...]], count: int) -> list[list[tuple[str, ...]]]:
+    """Sorted orders in so many parts of about as many stages; neighbors share prefixes."""
+    parts: list[list[tuple[str, ...]]] = [[] for _ in range(count)]
+    total, done = _stages(orders), 0
+    for i, order in enumerate(orders):
+        parts[done * count // total].append(order)
+        done += len(order) - (_common(order, orders[i - 1]) if i else 0)
+    return parts
+
+
 def _stages(orders: Sequence[tuple[str, ...]]) -> int:
     return len({order[:n] for order in orders for n in range(1, len(order) + 1)})
 
@@ -196,6 +219,10 @@ def _digest(theta: Tensor) -> str:
     return hashlib.sha256(data.data).hexdigest()[:16]
 
 
+def _key(settings: object) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class _Store:
     """Finished orders of one setting, one JSON line each, appended and flushed as they come."""
 
@@ -204,16 +231,22 @@ class _Store:
         self.path: Path | None = None
         if folder is None:
             return
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        name = f"orders-{_key(settings)}"
         folder = Path(folder)
-        self.path = folder / f"orders-{key}.jsonl"
+        # Each process appends to a file of its own, and reads what any number of them has left.
+        self.path = folder / (f"{name}.{ranks.rank()}.jsonl" if ranks.rank() else f"{name}.jsonl")
         with _disk_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._read(self.path)
+            for path in folder.glob(f"{name}*.jsonl"):
+                self._read(path)
+        self.join()
+
+    def join(self) -> None:
+        """What all processes have, in each."""
+        for losses in ranks.gather(self.losses):
+            self.losses |= losses
 
     def _read(self, path: Path) -> None:
-        if not path.exists():
-            return
         lines = path.read_bytes().split(b"\n")
         for line in lines:
             try:
@@ -221,7 +254,7 @@ class _Store:
             except ValueError:
                 continue  # empty, or cut off by a kill in the middle of writing
             self.losses[tuple(row["order"]), row["target"]] = float.fromhex(row["loss"])
-        if lines[-1]:  # a cut-off line must not swallow the next one
+        if lines[-1] and path == self.path:  # a cut-off line must not swallow the next one
             with path.open("ab") as file:
                 file.write(b"\n")
 
