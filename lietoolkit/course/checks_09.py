@@ -32,7 +32,7 @@ def objectives(seed: int) -> tuple[Objective, Objective, Tensor]:
     return Objective(network(3 * seed)), Objective(network(3 * seed + 2)), theta
 
 
-def lists(seed: int) -> tuple[list[Objective], Objective, Tensor]:
+def three_sources(seed: int) -> tuple[list[Objective], Objective, Tensor]:
     """Three sources, a target and a start."""
     (theta,) = random_vectors(seed, 13)
     *sources, target = (Objective(network(5 * seed + n)) for n in range(4))
@@ -140,7 +140,7 @@ def _momentum_slip(number: int) -> Answer:
 
 
 def _pieces_cases() -> list[tuple]:
-    return [tuple(pieces(*lists(seed), lr=0.3, steps=5)) for seed in (95, 96)]
+    return [tuple(pieces(*three_sources(seed), lr=0.3, steps=5)) for seed in (95, 96)]
 
 
 COMMUTATOR_MESSAGES = (
@@ -193,7 +193,7 @@ def _local(
 
 
 def _list_cases() -> list[tuple]:
-    return [(*lists(97), 0.3, 5), (*lists(98), 0.2, 8)]
+    return [(*three_sources(97), 0.3, 5), (*three_sources(98), 0.2, 8)]
 
 
 def _through(fn: Answer) -> Answer:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lietoolkit import shared_options as shared
+
 # Options that this command does not know are TRL's.
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OTHERS = "lietoolkit.others"
@@ -63,21 +65,13 @@ def train(
     context: typer.Context,
     model: Annotated[
         str,
-        typer.Option(
-            "--model", "--model_name_or_path", help="course, smollm2-135m, a folder or a hub name"
-        ),
+        typer.Option("--model", "--model_name_or_path", help=shared.MODEL),
     ] = "course",
-    objective: Annotated[str, typer.Option(help="lm, sft or dpo")] = "sft",
+    objective: shared.Objective = "sft",
     source: Annotated[list[str] | None, typer.Option(help="NAME=FILE, once per source")] = None,
-    sources: Annotated[
-        Path | None, typer.Option(help="a folder: each data file or text folder in it is a source")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
-    ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")
-    ] = None,
+    sources: shared.Sources = None,
+    target: shared.Targets = None,
+    constraint: shared.Constraints = None,
     lr: Annotated[
         float | None, typer.Option("--lr", "--learning_rate", help="step size; default: TRL's")
     ] = None,
@@ -85,33 +79,31 @@ def train(
         int | None,
         typer.Option(help="steps per source; default 20, or as num_train_epochs or max_steps say"),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
-    planner: Annotated[str, typer.Option(help="auto, tournament, search or from-end")] = "auto",
-    budget: Annotated[float, typer.Option(help="training runs that trying orders may cost")] = 4.0,
+    optimizer: shared.OptimizerName = "adamw",
+    planner: shared.Planner = "auto",
+    budget: shared.Budget = 4.0,
     replan: Annotated[str, typer.Option(help="never, stage, or a number of steps")] = "never",
     schedule: Annotated[
-        str, typer.Option("--schedule", "--lr_scheduler_type", help="constant, linear or cosine")
+        str, typer.Option("--schedule", "--lr_scheduler_type", help=shared.SCHEDULE)
     ] = "constant",
     warmup: Annotated[
         int, typer.Option("--warmup", "--warmup_steps", help="steps of linear increase")
     ] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "--per_device_train_batch_size", help="rows in a batch")
+        int, typer.Option("--batch-size", "--per_device_train_batch_size", help=shared.BATCH_SIZE)
     ] = 8,
     batches: Annotated[int, typer.Option(help="batches read of each source for planning")] = 1,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", "--max_length", help="context in tokens")
+        int | None, typer.Option("--max-length", "--max_length", help=shared.MAX_LENGTH)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: shared.Device = "auto",
     seed: Annotated[int, typer.Option(help="of rows, adapters and dropout")] = 0,
     out: Annotated[
         Path, typer.Option("--out", "--output_dir", help="plan.json, checkpoints and the model")
     ] = Path("out"),
     trust_remote_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-remote-code", "--trust_remote_code", help="let the model run its own code"
-        ),
+        typer.Option("--trust-remote-code", "--trust_remote_code", help=shared.TRUST_REMOTE_CODE),
     ] = False,
     config: Annotated[
         Path | None,
