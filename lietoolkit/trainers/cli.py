@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,18 +26,22 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
         for parameter in context.command.params
         for option in parameter.opts
     }
-    known = {names[key]: value for key, value in values.items() if key in names}
-    for key in ("source", "target"):
-        if isinstance(known.get(key), Mapping):
-            known[key] = [f"{name}={value}" for name, value in known[key].items()]
-        elif isinstance(known.get(key), str):
-            known[key] = [known[key]]
-    context.default_map = {**(context.default_map or {}), **known}
-    others = []
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    known, others = {}, []
     for key, value in values.items():
         if key not in names:
             parts = value if isinstance(value, list) else [value]
-            others += [f"--{key}", *map(str, parts)]
+            # TRL reads mappings as JSON.
+            texts = [json.dumps(x) if isinstance(x, Mapping) else str(x) for x in parts]
+            others += [f"--{key}", *texts]
+            continue
+        name = names[key]
+        if name in several and isinstance(value, Mapping):
+            value = [f"{left}={right}" for left, right in value.items()]
+        elif name in several and isinstance(value, str):
+            value = [value]
+        known[name] = value
+    context.default_map = {**(context.default_map or {}), **known}
     context.meta[_OTHERS] = others
     return file
 

@@ -28,8 +28,8 @@ from lietoolkit.training.optimizers import (
 from lietoolkit.training.schedules import SCHEDULES
 from lietoolkit.training.stages import shares
 
-# The optimizer's vectors, by their names in torch and in the order of ``TrainingState.buffers``.
-BUFFERS = (("exp_avg", "exp_avg_sq"), ("momentum_buffer",))
+# Of each optimizer its vectors' names in torch, in the order of ``TrainingState.buffers``.
+BUFFERS = {"sgd": (), "momentum": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
         names: the sources.
 
     Raises:
-        InputError: fewer steps than sources.
+        InputError: fewer steps than sources; steps without rows.
     """
     args = data.trainer.args
+    if data.batch_rows < 1:
+        raise InputError(
+            f"rows of a step: expected at least 1, found {data.batch_rows}; raise "
+            "per_device_train_batch_size or gradient_accumulation_steps"
+        )
     notes: list[str] = []
     lengths = _lengths(data, names, notes)
     total = sum(lengths.values())
@@ -134,33 +139,37 @@ def read_objectives(
     return data, run, made, aims
 
 
-def live_state(space: ParameterSpace, optimizer: Any) -> TrainingState | None:
+def live_state(space: ParameterSpace, optimizer: Any, rule: Optimizer) -> TrainingState:
     """A torch optimizer's buffers as one ``TrainingState`` at the model's parameters now.
 
-    None before the first step, and for optimizers whose buffers the package does not know. A
-    parameter that has not been stepped counts with zeros.
+    Args:
+        space: of the parameters. optimizer: torch's, that trains them.
+        rule: the package's optimizer that goes on in its place. Where torch's keeps other buffers,
+            and before its first step, the state is a fresh one of the rule's.
 
+    A parameter that has not been stepped counts with zeros.
+
+    >>> from lietoolkit.training.optimizers import AdamW
     >>> model = torch.nn.Linear(2, 1)
     >>> adamw = torch.optim.AdamW(model.parameters())
     >>> _ = model(torch.ones(2)).backward(), adamw.step()
-    >>> live_state(ParameterSpace(model), adamw).step
+    >>> live_state(ParameterSpace(model), adamw, AdamW()).step
     1
     """
     states: Mapping[Any, Mapping[str, Any]] = optimizer.state
     found = [states.get(p, {}) for p in space.tensors]
-    for names in BUFFERS:
-        if not any(names[0] in state for state in found):
-            continue
-        buffers = tuple(
-            space.flatten([
-                state[name] if state.get(name) is not None else torch.zeros_like(p)
-                for state, p in zip(found, space.tensors, strict=True)
-            ])
-            for name in names
-        )  # fmt: skip
-        step = max(int(state.get("step", 0)) for state in found)
-        return TrainingState(space.vector(), buffers, step)
-    return None
+    names = BUFFERS.get(rule.name, ())
+    if not any(all(name in state for name in names) for state in found):
+        return rule.init(space.vector())
+    buffers = tuple(
+        space.flatten([
+            state[name] if state.get(name) is not None else torch.zeros_like(p)
+            for state, p in zip(found, space.tensors, strict=True)
+        ])
+        for name in names
+    )  # fmt: skip
+    step = max(int(state.get("step", 0)) for state in found)
+    return TrainingState(space.vector(), buffers, step)
 
 
 def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str, int]:
@@ -185,7 +194,8 @@ def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str,
 
 def _optimizer(trainer: Any, notes: list[str]) -> Optimizer:
     """The package's optimizer that updates as the trainer's does."""
-    args, made = trainer.args, trainer.optimizer
+    # Training leaves the optimizer wrapped by accelerate.
+    args, made = trainer.args, getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     name = str(getattr(args.optim, "value", args.optim))
     if made is not None:
         group = made.param_groups[0]
@@ -200,7 +210,11 @@ def _optimizer(trainer: Any, notes: list[str]) -> Optimizer:
             optimizer = AdamW(weight_decay=decay)
             notes.append(f"the trainer's optimizer {name} was planned as AdamW")
     elif name == "sgd":
-        pairs = dict(part.split("=", 1) for part in (args.optim_args or "").split(",") if part)
+        pairs = dict(
+            part.split("=", 1)
+            for part in (args.optim_args or "").replace(" ", "").split(",")
+            if part
+        )
         momentum, decay = float(pairs.get("momentum", 0)), float(pairs.get("weight_decay", 0))
         optimizer = _sgd(momentum, decay, notes)
     else:
