@@ -241,10 +241,34 @@ def test_the_optimizer_is_the_trainers(tmp_path, changed, optimizer):
 @pytest.mark.parametrize("prepared", [False, True])
 def test_an_optimizer_object_is_read_too(tmp_path, prepared):
     made = trainer("sft", tmp_path, max_grad_norm=0.0)
-    made.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3, momentum=0.7)
+    made.optimizer = torch.optim.SGD(made.model.parameters(), lr=0.03, momentum=0.7)
     if prepared:  # as training leaves it behind
-        made.optimizer = made.accelerator.prepare(made.optimizer)
-    assert planned(made, "sft").material.optimizer == lt.Momentum(0.7)
+        made.train()
+    else:
+        made.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(made.optimizer, factor=1.0)
+    plan = planned(made, "sft")
+    assert plan.material.optimizer == lt.Momentum(0.7) and plan.lr == 0.03
+    said = "the trainer's own schedule object was planned as 'linear'"
+    assert (said in plan.notes) == (not prepared)
+
+
+@pytest.mark.parametrize(
+    "changed, own, optimizer, note",
+    [
+        ({"optim": "sgd", "weight_decay": 0.1}, None, lt.SGD(), "SGD's weight decay of 0.1 is not"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}, None, lt.Momentum(),
+         "nesterov of the trainer's optimizer is not in the plan"),
+        ({}, (torch.optim.SGD, {"lr": 0.1, "momentum": 0.5}), lt.Momentum(0.5), None),
+        ({"optim": "adafactor"}, None, lt.AdamW(weight_decay=0.0), "Adafactor was planned as"),
+    ],
+)  # fmt: skip
+def test_what_the_optimizer_does_beyond_the_plan_is_said(tmp_path, changed, own, optimizer, note):
+    made = trainer("sft", tmp_path, max_grad_norm=0.0, **changed)
+    made.optimizer_cls_and_kwargs = own
+    plan = planned(made, "sft")
+    assert plan.material.optimizer == optimizer and plan.lr == (own[1]["lr"] if own else 1e-3)
+    said = [text for text in plan.notes if "optimizer" in text or "decay" in text]
+    assert len(said) == (note is not None) and all(note in text for text in said)
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def train(
 
     Any option of TRL's SFTConfig or DPOConfig and ModelConfig may follow, as TRL names it:
     --gradient_accumulation_steps 4 --use_peft --lora_r 8 --report_to tensorboard.
-    """  # fmt: skip
+    """
     from lietoolkit.tasks.options import read_sources, read_targets, writable
     from lietoolkit.trainers.run import Settings, train_in_order
 
