@@ -69,8 +69,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 def train(
     context: typer.Context,
     model: Annotated[
-        str,
-        typer.Option("--model", "--model_name_or_path", help=shared.MODEL),
+        str, typer.Option("--model", "--model_name_or_path", help=shared.MODEL)
     ] = "course",
     objective: shared.Objective = "sft",
     source: Annotated[list[str] | None, typer.Option(help="NAME=FILE, once per source")] = None,
