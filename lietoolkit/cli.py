@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lietoolkit import shared_options as shared
 from lietoolkit.course.cli import app as course_app
 from lietoolkit.environment import keep_freed_memory
 from lietoolkit.errors import InputError
@@ -28,20 +29,14 @@ app.add_typer(course_app, name="course")
 
 @app.command()
 def plan(
-    model: Annotated[
-        str, typer.Option(help="course, smollm2-135m, a folder or a hub name")
-    ] = "course",
-    objective: Annotated[str, typer.Option(help="lm, sft or dpo")] = "sft",
+    model: Annotated[str, typer.Option(help=shared.MODEL)] = "course",
+    objective: shared.Objective = "sft",
     source: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FILE, once per source; FILE may be a folder of text"),
     ] = None,
-    sources: Annotated[
-        Path | None, typer.Option(help="a folder: each data file or text folder in it is a source")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
-    ] = None,
+    sources: shared.Sources = None,
+    target: shared.Targets = None,
     objective_of: Annotated[
         list[str] | None,
         typer.Option(help="NAME=lm|sft|dpo, of a source or target that is not --objective"),
@@ -49,20 +44,18 @@ def plan(
     steps_of: Annotated[
         list[str] | None, typer.Option(help="NAME=STEPS, of a source that is not --steps")
     ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")
-    ] = None,
+    constraint: shared.Constraints = None,
     lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
-    planner: Annotated[str, typer.Option(help="auto, tournament, search or from-end")] = "auto",
-    budget: Annotated[float, typer.Option(help="training runs that trying orders may cost")] = 4.0,
+    optimizer: shared.OptimizerName = "adamw",
+    planner: shared.Planner = "auto",
+    budget: shared.Budget = 4.0,
     method: Annotated[str, typer.Option(help="local, trotter or stage")] = "local",
-    schedule: Annotated[str, typer.Option(help="constant, linear or cosine")] = "constant",
+    schedule: Annotated[str, typer.Option(help=shared.SCHEDULE)] = "constant",
     warmup: Annotated[int, typer.Option(help="steps of linear increase at the start")] = 0,
-    batch_size: Annotated[int, typer.Option(help="rows in a batch")] = 8,
+    batch_size: Annotated[int, typer.Option(help=shared.BATCH_SIZE)] = 8,
     batches: Annotated[int, typer.Option(help="batches read of each source")] = 1,
-    max_length: Annotated[int | None, typer.Option(help="context in tokens")] = None,
+    max_length: Annotated[int | None, typer.Option(help=shared.MAX_LENGTH)] = None,
     microbatch: Annotated[
         int | None, typer.Option(help="rows per forward pass, to save memory")
     ] = None,
@@ -73,11 +66,11 @@ def plan(
     verify_steps: Annotated[
         list[int] | None, typer.Option(help="steps of the real runs; default: --steps and 20")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: shared.Device = "auto",
     seed: Annotated[int, typer.Option(help="of the rows drawn")] = 0,
     out: Annotated[Path, typer.Option(help="folder for plan.json and the report")] = Path("out"),
     report: Annotated[bool, typer.Option(help="write report.html and report.ipynb")] = True,
-    trust_remote_code: Annotated[bool, typer.Option(help="let the model run its own code")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help=shared.TRUST_REMOTE_CODE)] = False,
 ) -> None:
     """Plan an order; write plan.json, report.html and report.ipynb."""
     from lietoolkit.order_plan import ranking

@@ -23,7 +23,9 @@ FETCHED = {
 }  # fmt: skip
 # Links of a page's head that a browser only offers.
 OFFERED = {"canonical", "alternate", "next", "prev", "search", "index", "author", "license", "help"}
-STYLE_URL = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
+STYLE_URL = re.compile(r"""url\(\s*["']?([^"')]+?)\s*["')]|@import\s+["']([^"']+)""")
+# An address ends at white space, not at its commas; what stands behind it is a size.
+SIZED = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+[^,]*)?(?:,|$)")
 
 
 @dataclass
@@ -51,8 +53,8 @@ class _Reader(HTMLParser):
             offered = set(found.get("rel", "").lower().split()) <= OFFERED
             (self.page.links if offered else self.page.fetched).append(found.get("href", ""))
         for name in FETCHED.get(tag, ()):
-            parts = found.get(name, "").split(",") if name == "srcset" else [found.get(name, "")]
-            self.page.fetched += [part.split()[0] for part in parts if part.strip()]
+            text = found.get(name, "").strip()
+            self.page.fetched += SIZED.findall(text) if name == "srcset" else [text] if text else []
         if tag == "meta" and found.get("http-equiv", "").lower() == "refresh":
             self.page.fetched.append(found.get("content", "").partition("=")[2].strip())
         self.page.fetched += style_addresses(found.get("style", ""))
@@ -108,7 +110,7 @@ def check_site(folder: Path) -> list[str]:
             check_fetched(place, address)
         for address in page.links:
             parts = urlsplit(address)
-            if parts.scheme or parts.netloc:
+            if (parts.scheme or parts.netloc) and parts.scheme != "file":
                 continue
             target = leads_to(place, address)
             anchor = unquote(parts.fragment)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -15,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "out" / "browser"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 # Toy figures, a matrix, a language model, and whole schedules.
 NOTEBOOKS = sorted(
     path.stem
@@ -28,9 +27,7 @@ NOTEBOOKS = sorted(
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no browser: apt install chromium, or set CHROMIUM to its path"
-    ),
+    needs_chromium,
 ]
 
 # Press a key on a handle, or click it, and wait for the changed picture to be loaded; milliseconds.

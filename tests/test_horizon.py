@@ -97,7 +97,7 @@ def test_bad_settings_are_refused(setting, message: str) -> None:
 @pytest.mark.parametrize("slope", ["of all pairs", "straight"])
 def test_pieces_of_the_exercises_give_the_package_s_stage_commutator(monkeypatch, slope) -> None:
     """Where the target's slope is the same for all pairs: too large a model, a linear target."""
-    from lietoolkit.course import checks_09
+    from lietoolkit.course.sgd_stages import commutator, pieces
 
     *nets, target = toys.regressions(4, 3)
     theta = toys.network_start(3)
@@ -107,7 +107,7 @@ def test_pieces_of_the_exercises_give_the_package_s_stage_commutator(monkeypatch
     else:
         monkeypatch.setattr("lietoolkit.order.stage.fits_in_full", lambda *_: False)
     t = lt.tournament({n.name: n for n in nets}, target, theta, 0.3, 4, "stage")
-    found = checks_09.commutator(*checks_09.pieces(nets, target, theta, 0.3, 4))
+    found = commutator(*pieces(nets, target, theta, 0.3, 4))
     assert torch.allclose(found, t.matrix, rtol=1e-9, atol=1e-15)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from chromium import CHROMIUM, NO_BROWSER
 from example_plan import example_plan, total
 
 from lietoolkit import report
@@ -426,12 +427,10 @@ def test_the_script_knows_broken_constraints_and_whom_to_blame():
 @pytest.fixture(scope="module")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if not path:
-        pytest.skip("no Chromium is installed: the page is not driven in a browser")
+    if CHROMIUM is None:
+        pytest.skip(NO_BROWSER)
     with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 

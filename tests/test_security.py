@@ -24,6 +24,7 @@ from typing import Any
 import nbformat
 import pytest
 import tiny
+from chromium import CHROMIUM, NO_BROWSER
 from example_plan import example_plan
 from processes import together
 from test_setup import dry
@@ -128,6 +129,8 @@ def test_pickle_beside_good_weights_is_not_opened(
 
 
 DOORS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+CALLS = {"eval", "exec", "compile", "os.system", "os.popen", "np.load", "numpy.load", "yaml.load",
+         "yaml.unsafe_load", "yaml.full_load"}  # fmt: skip
 
 
 def doors(source: str) -> Iterator[str]:
@@ -135,16 +138,14 @@ def doors(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        yield from (f"import {name}" for name in names if name.split(".")[0] in DOORS)
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        yield from (f"import {n}" for n in names if n in CALLS or n.split(".")[0] in DOORS)
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             options = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if called in ("eval", "exec", "compile", "os.system", "os.popen"):
+            if called in CALLS or called.endswith(".read_pickle"):
                 yield called
             if called == "torch.load" and options.get("weights_only") != "True":
-                yield called
-            if called in ("np.load", "numpy.load", "yaml.load"):
                 yield called
             if options.get("shell") == "True" or options.get("allow_pickle") == "True":
                 yield called
@@ -156,9 +157,10 @@ def test_package_has_no_door_for_code() -> None:
     planted = (
         "import dill\nfrom pickle import loads\neval(x)\ntorch.load(p)\nnp.load(p)\n"
         "run(c, shell=True)\nA.from_pretrained(p, trust_remote_code=True)\n"
-        "torch.load(p, weights_only=True)\nmodel.eval()\n"
+        "from os import system\npd.read_pickle(p)\nyaml.unsafe_load(t)\n"
+        "torch.load(p, weights_only=True)\nmodel.eval()\nyaml.safe_load(t)\n"
     )
-    assert len(list(doors(planted))) == 7
+    assert len(list(doors(planted))) == 10
     files = [*(ROOT / "lietoolkit").rglob("*.py"), *(ROOT / "scripts").glob("*.py"),
              *(ROOT / "examples").glob("*.py")]  # fmt: skip
     assert len(files) > 80
@@ -339,11 +341,6 @@ def poison(plan: dict) -> dict:
     return spoiled
 
 
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next(filter(None, map(shutil.which, names)), None)
-
-
 def test_page_runs_no_script_but_its_own(tmp_path: Path) -> None:
     """Where an escape is forgotten, the browser obeys the page's policy."""
     blocks = [*report.explorer(example_plan()), from_html(f"<p>{MARKUP}</p>")]
@@ -356,8 +353,8 @@ def test_page_runs_no_script_but_its_own(tmp_path: Path) -> None:
     assert allowed["default-src"] == "'none'"
     assert allowed["script-src"].startswith("'sha256-")
     assert "unsafe" not in allowed["script-src"]
-    if chromium() is None:
-        pytest.skip("no Chromium is installed: the page is not opened in a browser")
+    if CHROMIUM is None:
+        pytest.skip(NO_BROWSER)
     # Without the policy the attack works: the browser does meet it.
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     open_text = text.replace("Content-Security-Policy", "X")
@@ -371,7 +368,7 @@ def seen(pages: list[Path]) -> list[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     hacked = []
     with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = browser.new_page()
         for page in pages:
             opened.goto(page.as_uri())

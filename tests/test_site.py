@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not p.is_relative_to(DOCS / "course"))
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 # What reaches beyond the right edge without a box of its own that scrolls.
 CUT_OFF = """[...document.querySelectorAll("article img, article table, article pre, article svg")]
   .filter((x) => x.getBoundingClientRect().right > innerWidth + 1)
@@ -33,7 +34,7 @@ GOOD = {
         <h1 id="top">Top</h1> <a href="more/page.html#part">part</a> <a href="#top">up</a>
         <a href="https://example.org">elsewhere</a> <img src="data:image/png;base64,AA" alt="">""",
     "more/page.html": '<h2 id="part">Part</h2> <a href="../index.html">back</a>',
-    "style.css": "b { background: url('more/page.html') }",
+    "style.css": "b { background: url('more/page.html') } i { background: url( more/page.html ) }",
 }
 PLANTED = {
     "page gone": ('"more/page.html#part"', '"more/pag.html#part"', "leads nowhere"),
@@ -50,6 +51,12 @@ PLANTED = {
     "large picture": ("<img", '<img srcset="//c.org/a.png 2x"', "fetches //c.org/a.png"),
     "moved": ("<h1", '<meta http-equiv="refresh" content="0; url=//c.org"><h1', "fetches //c.org"),
     "frame": ("<h1", '<iframe src="https://c.org"></iframe><h1', "fetches https://c.org"),
+    "picture gone, of several sizes": (
+        "<img",
+        '<img srcset="data:image/png;base64,AA 1x, a.png 2x"',
+        "fetches a.png, which is not",
+    ),
+    "a file of this machine": ('"https://example.org"', '"file:///a.html"', "leads nowhere"),
     "asked ahead": ("<h1", '<link rel="preconnect" href="https://c.org"><h1', "fetches https://c"),
 }
 
@@ -112,6 +119,33 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     assert set(lt.__all__) <= set(described)
     listed = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^   (\w+)$", listed, re.MULTILINE)) == sorted(lt.__all__)
+
+
+@pytest.fixture
+def extensions(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "extensions"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("generated_parts")
+
+
+def test_commands_with_options_have_their_table(extensions) -> None:
+    page = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    asked = set(extensions.MARKED.findall(page))
+    assert asked - {"commands"} == {n for n in extensions.tables(DOCS) if n.startswith("options_")}
+    commands = re.findall(r"^\| `lietoolkit ([\w ]+)`", extensions.tables(DOCS)["commands"](), re.M)
+    alone = [name for name in commands if " " not in name]
+    assert len(alone) == 4 and set(alone) <= set(re.findall(r"^## lietoolkit (\w+)$", page, re.M))
+
+
+def test_pages_are_read_again_when_an_option_changes(extensions) -> None:
+    noted: set[str] = set()
+    app = SimpleNamespace(srcdir=DOCS, env=SimpleNamespace(note_dependency=noted.add))
+    page = ["<!-- table:options_plan -->\n<!-- /table -->"]
+    extensions.fill_page(app, "page", page)
+    assert "| `--steps` | `20` |" in page[0]
+    made_of = {str(ROOT / "lietoolkit" / name) for name in ("cli.py", "shared_options.py")}
+    assert made_of | {str(ROOT / "benchmarks" / "frontier.py")} <= noted
 
 
 # --- the built site ------------------------------------------------------------------------------
@@ -222,9 +256,7 @@ def test_quickstart_can_be_followed(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser: apt install chromium, or set CHROMIUM to its path"
-)
+@needs_chromium
 def test_a_browser_asks_for_nothing_and_phones_see_everything(site) -> None:
     from playwright.sync_api import sync_playwright
 

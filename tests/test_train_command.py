@@ -14,12 +14,15 @@ import pytest
 import tiny
 
 from lietoolkit import cli
+from lietoolkit.errors import InputError
 
 pytest.importorskip("trl")
 
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from lietoolkit.tasks.generated import sft_families
+from lietoolkit.trainers.run import DEFAULT_STEPS, Settings, _options, train_in_order
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -87,15 +90,25 @@ def test_a_config_file_and_trls_names(train, model, data, tmp_path):
         "target: t.jsonl\n"
         "learning_rate: 0.01\nsteps: 2\nbatch-size: 2\nplanner: tournament\ndevice: cpu\n"
         "gradient_accumulation_steps: 2\nadam_beta2: 0.9\ndisable_tqdm: true\noutput_dir: first\n"
+        "constraint: b first\ngradient_checkpointing_kwargs:\n  use_reentrant: false\n"
     )
     train("--config", "run.yaml")
     first = json.loads(Path("first/plan.json").read_text())
     assert first["lr"] == 0.01 and result("first")["steps"] == 4
+    assert first["constraints"] == ["b first"] and first["order"] == ["b", "a"]
     assert first["sources"]["a"]["used"] == 4, "two batches of two rows to a step"
     train("--config", "run.yaml", "--lr", "0.02", "--out", "second", "--adam_beta2", "0.8",
           "--num_train_epochs=2", "--max_steps=-1")  # fmt: skip
     assert json.loads(Path("second/plan.json").read_text())["lr"] == 0.02
     assert result("second")["steps"] == 8
+
+
+def test_epochs_take_the_place_of_steps_however_they_are_spelled():
+    for name in ("num_train_epochs", "num-train-epochs"):
+        given = _options(Settings(others=(f"--{name}", "2")), 2, True, Path("out"))
+        assert not any(option.startswith("--max_steps") for option in given)
+    given = _options(Settings(), 2, True, Path("out"))
+    assert f"--max_steps={2 * DEFAULT_STEPS}" in given
 
 
 def test_dpo_and_plain_text(train, model, tmp_path):
@@ -122,11 +135,23 @@ def test_dpo_and_plain_text(train, model, tmp_path):
         (["--config", "none.yaml"], "--config none.yaml: expected a YAML file"),
         (["--config", "list.yaml"], "list.yaml: expected option names with values, found list"),
         (["--max_steps", "1"], "max_steps: expected at least one step for each of 2 sources"),
+        (["--steps", "0"], "steps: expected a whole number of at least 1, found 0"),
+        (["--batch-size", "0"], "rows of a step: expected at least 1"),
+        (["--warmup", "-1"], "warmup_steps >= 0"),
+        (["--source", "c=t.txt"], "source 'c': expected prompt, completion as in source 'a', "
+                                  "found text"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_said(train, model, data, tmp_path, options, message):
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    (tmp_path / "t.txt").write_text("the cat sat on the mat")
     assert message in train("--model", model, *data, *FAST, *options, code=2)
+
+
+def test_a_mistyped_objective_is_no_sft(tmp_path):
+    rows = Dataset.from_list([{"prompt": "say", "completion": " it"}] * 2)
+    with pytest.raises(InputError, match="objective: expected one of lm, sft, dpo; found 'stf'"):
+        train_in_order(Settings(objective="stf"), {"a": rows, "b": rows}, rows, tmp_path)
 
 
 def test_another_run_in_the_folder_is_not_touched(train, model, data):

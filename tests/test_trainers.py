@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -226,7 +227,7 @@ def test_planning_leaves_the_model_and_its_mode_alone(tmp_path):
     "changed, optimizer",
     [
         ({"optim": "sgd"}, lt.SGD()),
-        ({"optim": "sgd", "optim_args": "momentum=0.8"}, lt.Momentum(0.8)),
+        ({"optim": "sgd", "optim_args": "momentum = 0.8"}, lt.Momentum(0.8)),
         ({"adam_beta2": 0.95}, lt.AdamW(beta2=0.95, weight_decay=0.0)),
     ],
 )
@@ -237,11 +238,37 @@ def test_the_optimizer_is_the_trainers(tmp_path, changed, optimizer):
     assert plan.material.optimizer == Clipped(optimizer, 0.5)
 
 
-@pytest.mark.slow
-def test_an_optimizer_object_is_read_too(tmp_path):
+@pytest.mark.parametrize("prepared", [False, True])
+def test_an_optimizer_object_is_read_too(tmp_path, prepared):
     made = trainer("sft", tmp_path, max_grad_norm=0.0)
-    made.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3, momentum=0.7)
-    assert planned(made, "sft").material.optimizer == lt.Momentum(0.7)
+    made.optimizer = torch.optim.SGD(made.model.parameters(), lr=0.03, momentum=0.7)
+    if prepared:  # as training leaves it behind
+        made.train()
+    else:
+        made.lr_scheduler = torch.optim.lr_scheduler.ConstantLR(made.optimizer, factor=1.0)
+    plan = planned(made, "sft")
+    assert plan.material.optimizer == lt.Momentum(0.7) and plan.lr == 0.03
+    said = "the trainer's own schedule object was planned as 'linear'"
+    assert (said in plan.notes) == (not prepared)
+
+
+@pytest.mark.parametrize(
+    "changed, own, optimizer, note",
+    [
+        ({"optim": "sgd", "weight_decay": 0.1}, None, lt.SGD(), "SGD's weight decay of 0.1 is not"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}, None, lt.Momentum(),
+         "nesterov of the trainer's optimizer is not in the plan"),
+        ({}, (torch.optim.SGD, {"lr": 0.1, "momentum": 0.5}), lt.Momentum(0.5), None),
+        ({"optim": "adafactor"}, None, lt.AdamW(weight_decay=0.0), "Adafactor was planned as"),
+    ],
+)  # fmt: skip
+def test_what_the_optimizer_does_beyond_the_plan_is_said(tmp_path, changed, own, optimizer, note):
+    made = trainer("sft", tmp_path, max_grad_norm=0.0, **changed)
+    made.optimizer_cls_and_kwargs = own
+    plan = planned(made, "sft")
+    assert plan.material.optimizer == optimizer and plan.lr == (own[1]["lr"] if own else 1e-3)
+    said = [text for text in plan.notes if "optimizer" in text or "decay" in text]
+    assert len(said) == (note is not None) and all(note in text for text in said)
 
 
 @pytest.mark.slow
@@ -384,12 +411,24 @@ def test_live_optimizer_state_is_that_of_the_same_run(tmp_path):
         follow_plan(made, plan)
         made.train()
         space = next(iter(material.sources.values())).space
-        live = live_state(space, made.optimizer)
+        live = live_state(space, made.optimizer, material.optimizer)
         assert torch.allclose(live.theta, state.theta, atol=1e-5)
         assert len(live.buffers) == len(state.buffers)
         for ours, theirs in zip(state.buffers, live.buffers, strict=True):
             assert (ours - theirs).norm() < 1e-3 * ours.norm()
         assert live.step in (state.step, 0)  # torch's SGD counts no steps
+
+
+@pytest.mark.parametrize(
+    "make", [torch.optim.Adamax, lambda p: torch.optim.RMSprop(p, momentum=0.9)]
+)
+def test_buffers_of_another_optimizer_are_not_taken_for_adamws(make):
+    model = torch.nn.Linear(2, 1)
+    optimizer = make(model.parameters())
+    model(torch.ones(2)).backward()
+    optimizer.step()
+    live = live_state(lt.ParameterSpace(model), optimizer, lt.AdamW())
+    assert live.step == 0 and [float(b.norm()) for b in live.buffers] == [0.0, 0.0]
 
 
 class Stop(TrainerCallback):
@@ -421,6 +460,44 @@ def test_planning_again_moves_what_has_not_begun(tmp_path, replan):
     assert callback.order == [plan.order[0], *again["to"]] != plan.order
     assert made.data_collator.rows == replace(plan, order=callback.order).dataset()["input_ids"]
     assert sum(row.get("order/replanned", 0) for row in made.state.log_history) == 1
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """What planning again asks of ``plan_order``, by name."""
+    calls = []
+
+    def spy(*args, **more):
+        calls.append(inspect.signature(lt.plan_order).bind(*args, **more).arguments)
+        return lt.plan_order(*args, **more)
+
+    monkeypatch.setattr("lietoolkit.trainers.callback.plan_order", spy)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "kind", ["cosine", pytest.param("constant_with_warmup", marks=pytest.mark.slow)]
+)
+def test_planning_again_knows_the_steps_that_are_left(tmp_path, asked, kind):
+    made = trainer("sft", tmp_path, lr_scheduler_type=kind, warmup_steps=4, max_steps=7)
+    plan = planned(made, "sft")
+    follow_plan(made, plan, replan="stage", planner="search")
+    made.train()
+    theirs = [row["learning_rate"] for row in made.state.log_history if "learning_rate" in row]
+    (given,) = asked
+    first = plan.stages[1][1]
+    assert list(given["sources"]) == plan.order[1:] and len(theirs) == 7
+    assert given["steps_of"] == {name: last - first for name, first, last in plan.stages[1:]}
+    sizes = [given["lr"] * share for share in given["optimizer"].rest]
+    assert sizes == pytest.approx(theirs[first:])
+    assert given["optimizer"].state.step == first - 1
+
+
+def test_planning_again_takes_a_loss_of_the_users_own_as_the_plan_does(tmp_path, asked):
+    made = trainer("sft", tmp_path, trainer_class=Doubled)
+    follow_plan(made, planned(made, "sft"), replan="stage")
+    made.train()
+    assert asked[0]["hvp"] == "finite-difference"
 
 
 @pytest.mark.slow
@@ -505,6 +582,13 @@ def test_what_cannot_be_followed_is_refused(tmp_path):
     for replan in ("often", 0, True):
         with pytest.raises(lt.InputError, match="replan: expected"):
             follow_plan(made, plan, replan=replan)
+    with pytest.raises(lt.InputError, match="planner: expected one of auto, tournament"):
+        follow_plan(made, plan, replan="stage", planner="often")
+    with pytest.raises(lt.InputError, match="budget: expected training runs"):
+        follow_plan(made, plan, replan="stage", planner="auto", budget=0)
+    uneven = trainer("sft", tmp_path, max_steps=7)
+    with pytest.raises(lt.InputError, match="planner: expected another than 'from-end'"):
+        follow_plan(uneven, planned(uneven, "sft"), replan="stage", planner="from-end")
     made.args.dataloader_num_workers = 1
     with pytest.raises(lt.InputError, match="dataloader_num_workers=0"):
         follow_plan(made, plan, replan="stage")

@@ -13,7 +13,7 @@ from helpers import network, quadratic, start
 
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
-from lietoolkit.training.optimizers import TrainingState
+from lietoolkit.training.optimizers import Resumed, TrainingState
 from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
 from lietoolkit.training.schedules import step_sizes
 from lietoolkit.training.stages import run_stage
@@ -101,6 +101,24 @@ def test_schedules_share_prefixes_and_equal_separate_runs(name: str) -> None:
     sizes = step_sizes(0.1, 6, "linear", 1)
     expected = [by_hand(sources, target, theta, o, 0.1, 2, optimizer, sizes) for o in orders]
     assert losses.tolist() == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_resumed_is_the_rest_of_the_whole_run(name: str, schedule: str) -> None:
+    rule, theta = TORCH[name][0], start(13)
+    sources, target = {"a": network(3), "b": network(4)}, network(5)
+    (whole,) = lt.run_schedules(
+        sources, target, theta, [("a", "b")], 0.05, 3, rule, schedule=schedule, warmup=4
+    )
+    sizes = step_sizes(0.05, 6, schedule, warmup=4)
+    half, rest = run_stage(sources["a"], rule.init(theta), rule, sizes[:3]), sizes[3:]
+    resumed = Resumed(rule, half, tuple(lr / max(rest) for lr in rest))
+    run = (target, half.theta, [("b",)], max(rest), 3)
+    (found,) = lt.run_schedules(sources, *run, resumed)
+    assert float(found) == pytest.approx(float(whole), abs=1e-14)
+    (fresh,) = lt.run_schedules(sources, *run, Resumed(rule, half), schedule=schedule)
+    assert abs(float(fresh - whole)) > 1e-7, "a schedule begun again is another run"
 
 
 def test_order_effect_is_first_minus_second() -> None:

@@ -42,8 +42,6 @@ def options(*path: str) -> str:
         command = command.commands[part]
     rows = []
     for parameter in command.params:
-        if parameter.name == "help" or getattr(parameter, "hidden", False):
-            continue
         is_option = parameter.param_type_name == "option"
         names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name]
         rows.append(
@@ -53,7 +51,7 @@ def options(*path: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or callable(value):
+    if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -80,6 +78,7 @@ def effort() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "options_plan": lambda: options("plan"),
+    "options_train": lambda: options("train"),
     "options_report": lambda: options("report"),
     "options_doctor": lambda: options("doctor"),
     "options_course": lambda: options("course", "run"),

@@ -15,6 +15,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+import lietoolkit
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import command_line
 import frontier_pages
@@ -53,8 +55,10 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
         raise ExtensionError(f"{docname}: no table is called {', '.join(unknown)}")
     source[0] = readme_tables.fill(source[0], {n: _made(docs, n) for n in names}, docname)
     # The page is read again when the results change, or what makes tables of them.
-    makers = [*Path(__file__).parent.glob("*.py"), Path(readme_tables.__file__)]
-    for path in [*readme_tables.RESULTS.glob("*.json"), *makers]:
+    makers = (readme_tables.__file__, readme_tables.frontier.__file__)
+    package, extensions = Path(lietoolkit.__file__).parent, Path(__file__).parent
+    results = readme_tables.RESULTS.glob("*.json")
+    for path in (*makers, *package.rglob("*.py"), *extensions.glob("*.py"), *results):
         app.env.note_dependency(str(path))
 
 

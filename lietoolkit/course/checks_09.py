@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lietoolkit.course.checks_core import Answer, Exercise, Slip, Wrong, network, random_vectors
+from lietoolkit.course.sgd_stages import (
+    commutator,
+    mean_of_others,
+    pieces,
+    reverse_stage,
+    second_half,
+    sgd_end,
+    sgd_path,
+)
 from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.order.tournament import tournament
-from lietoolkit.training.optimizers import Momentum, TrainingState, optimizer_from
-from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
-from lietoolkit.training.stages import run_stage
+from lietoolkit.training.optimizers import Momentum, TrainingState
+from lietoolkit.training.reverse import pull_back, run_trajectory, stage_steps
 from lietoolkit.training.truth import measure_order_effect
 
 
-def objectives(seed: int) -> tuple[Objective, Objective, Objective, Tensor]:
-    """Two sources, a target and a start: small networks in float64."""
+def objectives(seed: int) -> tuple[Objective, Objective, Tensor]:
+    """A source, a target and a start: small networks in float64."""
     (theta,) = random_vectors(seed, 13)
-    a, b, target = (Objective(network(3 * seed + n), "AB target"[n]) for n in range(3))
-    return a, b, target, theta
+    return Objective(network(3 * seed)), Objective(network(3 * seed + 2)), theta
+
+
+def three_sources(seed: int) -> tuple[list[Objective], Objective, Tensor]:
+    """Three sources, a target and a start."""
+    (theta,) = random_vectors(seed, 13)
+    *sources, target = (Objective(network(5 * seed + n)) for n in range(4))
+    return sources, target, theta
 
 
 # 9.1
@@ -51,26 +65,10 @@ def _slope_panel(ax: Any, answer: Answer) -> None:
 # 9.2
 
 
-def reverse_stage(source: Objective, path: list[Tensor], cotangent: Tensor, lr: float) -> Tensor:
-    """The package's reverse sweep over one stage of plain SGD."""
-    steps = stage_steps(source, [lr] * len(path))
-    rule = optimizer_from("sgd")
-    run = run_trajectory(steps, rule.init(path[0]), rule)
-    return pull_back(run, at_end(run, cotangent), "exact").theta
-
-
-def sgd_path(source: Objective, theta: Tensor, lr: float, steps: int) -> list[Tensor]:
-    """The parameters before each step."""
-    path = [theta]
-    for _ in range(steps - 1):
-        path.append(path[-1] - lr * source.gradient(path[-1]))
-    return path
-
-
 def _stage_cases() -> list[tuple]:
     cases = []
     for seed, lr, steps in ((91, 0.3, 4), (92, 0.2, 6)):
-        source, _, target, theta = objectives(seed)
+        source, target, theta = objectives(seed)
         cases.append((source, sgd_path(source, theta, lr, steps), target.gradient(theta), lr))
     return cases
 
@@ -101,9 +99,21 @@ def reverse_momentum(
 def _momentum_cases() -> list[tuple]:
     cases = []
     for seed, lr, beta in ((93, 0.3, 0.9), (94, 0.1, 0.7)):
-        source, _, _, theta = objectives(seed)
+        source, _, theta = objectives(seed)
         cases.append((source, theta, *random_vectors(seed + 5, 13, 13), lr, beta))
     return cases
+
+
+MOMENTUM_MESSAGES = (
+    "The sign is flipped: p = μ - lr λ, since the step subtracts lr m.",
+    "lr is missing in p = μ - lr λ.",
+    "β is missing: m enters the new m as β m.",
+    "μ comes back as β p: the new m also moves θ.",
+    "This is the step of plain SGD: the product is with p = μ - lr λ.",
+    "The sign of the product is flipped: the new m has + g, so add H p.",
+    "λ itself is missing: θ also passes through unchanged.",
+    "β too often: g enters the new m with factor 1.",
+)
 
 
 def _momentum_slip(number: int) -> Answer:
@@ -129,73 +139,26 @@ def _momentum_slip(number: int) -> Answer:
 # 9.4
 
 
-class Pieces(NamedTuple):
-    """What the stage commutator is made of; rows are the N sources.
-
-    Attributes:
-        solo: ends of one stage from the start, [N, P]. second: ends of one stage from the mean of
-            the others' solo ends, [N, P]. w: the cotangent carried back over these second stages,
-            [N, P].
-        lam: the target's gradient at the mean of the second ends, [P].
-    """
-
-    solo: Tensor
-    second: Tensor
-    w: Tensor
-    lam: Tensor
-
-
-def pieces(
-    sources: Sequence[Objective], target: Objective, theta: Tensor, lr: float, steps: int
-) -> Pieces:
-    """The pieces of real sources, for plain SGD."""
-    solo = torch.stack([_sgd_end(x, theta, lr, steps) for x in sources])
-    return _second_half(sources, target, solo, _of_others(solo), lr, steps)
-
-
-def _sgd_end(source: Objective, start: Tensor, lr: float, steps: int) -> Tensor:
-    return run_stage(source, TrainingState(start), optimizer_from("sgd"), [lr] * steps).theta
-
-
-def _of_others(solo: Tensor) -> Tensor:
-    """The mean of all other rows, [N, P]."""
-    return (solo.sum(0) - solo) / (len(solo) - 1)
-
-
-def _second_half(
-    sources: Sequence[Objective],
-    target: Objective,
-    solo: Tensor,
-    starts: Tensor,
-    lr: float,
-    steps: int,
-) -> Pieces:
-    """The second stages from these starts, [N, P], and what is carried back over them."""
-    both = list(zip(sources, starts, strict=True))
-    second = torch.stack([_sgd_end(x, start, lr, steps) for x, start in both])
-    lam = target.gradient(second.mean(0))
-    w = [reverse_stage(x, sgd_path(x, start, lr, steps), lam, lr) for x, start in both]
-    return Pieces(solo, second, torch.stack(w), lam)
-
-
-def commutator(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
-    """The stage commutator of all pairs, [N, N]."""
-    m = second @ lam + solo @ w.T - (_of_others(solo) * w).sum(1)
-    return m - m.T
-
-
 def _pieces_cases() -> list[tuple]:
-    cases = []
-    for seed in (95, 96):
-        (theta,) = random_vectors(seed, 13)
-        *sources, target = (Objective(network(5 * seed + n), f"s{n + 1}") for n in range(4))
-        cases.append(tuple(pieces(sources, target, theta, lr=0.3, steps=5)))
-    return cases
+    return [tuple(pieces(*three_sources(seed), lr=0.3, steps=5)) for seed in (95, 96)]
+
+
+COMMUTATOR_MESSAGES = (
+    "The sign is flipped (transposed): row first, so the column's stage ends it.",
+    "The sign of the first term is flipped: ⟨λ, e_j - e_i⟩.",
+    "w_i and w_j are changed round (or the sign of the second part): in M[i, j] "
+    "source j is trained second, so w_j meets the solo end of i.",
+    "The cotangent is not pulled back: the offsets meet w, not λ.",
+    "The mean of the others' solo ends is not subtracted.",
+    "The source itself is in the mean: its second stage began at that of the others' solo ends.",
+    "Only the second ends; what the first stage adds is missing.",
+    "The second ends are missing: ⟨λ, e_j - e_i⟩.",
+)
 
 
 def _commutator_slip(number: int) -> Answer:
     def slip(solo: Tensor, second: Tensor, w: Tensor, lam: Tensor) -> Tensor:
-        others, ends = _of_others(solo), (second @ lam).expand(len(solo), -1)
+        others, ends = mean_of_others(solo), (second @ lam).expand(len(solo), -1)
         first = solo @ w.T - (others * w).sum(1)
         m = [
             -ends - first,
@@ -230,12 +193,7 @@ def _local(
 
 
 def _list_cases() -> list[tuple]:
-    cases = []
-    for seed, lr, steps in ((97, 0.3, 5), (98, 0.2, 8)):
-        (theta,) = random_vectors(seed, 13)
-        *sources, target = (Objective(network(5 * seed + n), f"s{n + 1}") for n in range(4))
-        cases.append((sources, target, theta, lr, steps))
-    return cases
+    return [(*three_sources(97), 0.3, 5), (*three_sources(98), 0.2, 8)]
 
 
 def _through(fn: Answer) -> Answer:
@@ -249,9 +207,9 @@ def _from(begin: Callable[[Tensor, Tensor], Tensor]) -> Answer:
     def answer(
         sources: list[Objective], target: Objective, theta: Tensor, lr: float, steps: int
     ) -> Tensor:
-        solo = torch.stack([_sgd_end(x, theta, lr, steps) for x in sources])
+        solo = torch.stack([sgd_end(x, theta, lr, steps) for x in sources])
         starts = begin(solo, theta)
-        made = _second_half(sources, target, solo, starts, lr, steps)
+        made = second_half(sources, target, solo, starts, lr, steps)
         m = made.second @ made.lam + solo @ made.w.T - (starts * made.w).sum(1)
         return m - m.T
 
@@ -359,21 +317,7 @@ EXERCISES = [
         key="9.3",
         right=reverse_momentum,
         cases=_momentum_cases,
-        mistakes=tuple(
-            Slip(text, _momentum_slip(number))
-            for number, text in enumerate(
-                (
-                    "The sign is flipped: p = μ - lr λ, since the step subtracts lr m.",
-                    "lr is missing in p = μ - lr λ.",
-                    "β is missing: m enters the new m as β m.",
-                    "μ comes back as β p: the new m also moves θ.",
-                    "This is the step of plain SGD: the product is with p = μ - lr λ.",
-                    "The sign of the product is flipped: the new m has + g, so add H p.",
-                    "λ itself is missing: θ also passes through unchanged.",
-                    "β too often: g enters the new m with factor 1.",
-                )
-            )
-        ),
+        mistakes=tuple(Slip(text, _momentum_slip(n)) for n, text in enumerate(MOMENTUM_MESSAGES)),
         hints=(
             "Who uses the new m? It is the m that is handed on (μ), and it moves θ (-lr λ).",
             "p = μ - lr λ is the cotangent of the new m. From there to g, and to the old m.",
@@ -385,21 +329,7 @@ EXERCISES = [
         right=commutator,
         cases=_pieces_cases,
         mistakes=tuple(
-            Slip(text, _commutator_slip(number))
-            for number, text in enumerate(
-                (
-                    "The sign is flipped (transposed): row first, so the column's stage ends it.",
-                    "The sign of the first term is flipped: ⟨λ, e_j - e_i⟩.",
-                    "w_i and w_j are changed round (or the sign of the second part): in M[i, j] "
-                    "source j is trained second, so w_j meets the solo end of i.",
-                    "The cotangent is not pulled back: the offsets meet w, not λ.",
-                    "The mean of the others' solo ends is not subtracted.",
-                    "The source itself is in the mean: its second stage began at that of the "
-                    "others' solo ends.",
-                    "Only the second ends; what the first stage adds is missing.",
-                    "The second ends are missing: ⟨λ, e_j - e_i⟩.",
-                )
-            )
+            Slip(text, _commutator_slip(n)) for n, text in enumerate(COMMUTATOR_MESSAGES)
         ),
         hints=(
             "i then j: the second stage is that of j, begun at solo[i] in place of the mean of all "

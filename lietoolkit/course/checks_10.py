@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lietoolkit.course.checks_core import (
-    Answer,
-    Exercise,
-    Slip,
-    Wrong,
-    network,
-    random_vectors,
-)
-from lietoolkit.geometry.objective import Objective
-from lietoolkit.order.from_end import FromEnd, plan_from_end
+from lietoolkit.course.checks_core import Answer, Exercise, Slip, random_vectors
+from lietoolkit.course.counted_runs import Runs, mixture, stages
 from lietoolkit.order.studies import best_of_random
 from lietoolkit.training.optimizers import AdamW
 
@@ -61,52 +53,10 @@ def _luck_panel(ax: Any, best: Answer) -> None:
 # 10.2
 
 
-class Runs:
-    """``run(turns)``: trains with SGD, one step for each name, and returns the target's loss."""
-
-    def __init__(self, seed: int, names: str, lr: float = 0.3):
-        self.names, self.lr = list(names), lr
-        self.sources = {x: Objective(network(seed + i)) for i, x in enumerate(names)}
-        self.target = Objective(network(seed + 20))
-        (self.theta,) = random_vectors(seed + 21, 13)
-        self.count = 0
-        self.limit: int | None = None
-
-    def __call__(self, turns: Iterable[str]) -> float:
-        """The target's loss after these steps, counted."""
-        turns = list(turns)
-        unknown = [x for x in turns if x not in self.names]
-        if unknown:
-            raise Wrong(f"run takes names, one for each step, not nested; found {unknown[0]!r}.")
-        self.count += 1
-        if self.limit is not None and self.count > self.limit:
-            raise Wrong(
-                f"More than {self.limit} runs: run each candidate of a choice once, and none "
-                "where one source is left."
-            )
-        theta = self.theta
-        for x in turns:
-            theta = theta - self.lr * self.sources[x].gradient(theta)
-        return float(self.target.loss(theta))
-
-    def __deepcopy__(self, _: dict) -> Runs:
-        return self  # nothing that an answer can change
-
-    def plan(self, steps: int) -> FromEnd:
-        """The package's plan."""
-        return plan_from_end(self.sources, self.target, self.theta, self.lr, steps, effort="exact")
-
-
 def last_source(names: Sequence[str], steps: int, run: Runs) -> tuple[dict[str, float], str]:
     """The first round of planning from the end."""
     plan = run.plan(steps)
     return plan.rounds[0], plan.order[-1]
-
-
-def mixture(names: Sequence[str], steps: int) -> list[str]:
-    """One step each in turn, every other sweep backwards."""
-    sweeps = [list(names)[:: -1 if s % 2 else 1] for s in range(steps)]
-    return list(itertools.chain(*sweeps))
 
 
 def _scored(turns: Callable[[list[str], str, int], list[str]], pick: Any = min) -> Answer:
@@ -206,15 +156,11 @@ def _planner(
     return answer
 
 
-def _stages(names: Iterable[str], steps: int) -> list[str]:
-    return [x for name in names for x in [name] * steps]
-
-
 def _from_start(names: Sequence[str], steps: int, run: Runs) -> list[str]:
     left = list(names)
     chosen: list[str] = []
     while left:
-        chosen.append(min(left, key=lambda i: run(_stages([*chosen, i], steps))))
+        chosen.append(min(left, key=lambda i: run(stages([*chosen, i], steps))))
         left.remove(chosen[-1])
     return chosen
 
@@ -225,7 +171,7 @@ def _one_shot(names: Sequence[str], steps: int, run: Runs) -> list[str]:
 
 
 def _best_of_all(names: Sequence[str], steps: int, run: Runs) -> list[str]:
-    return list(min(itertools.permutations(names), key=lambda o: run(_stages(o, steps))))
+    return list(min(itertools.permutations(names), key=lambda o: run(stages(o, steps))))
 
 
 PLAN_SEEDS = (500, 1100, 1300)
@@ -290,7 +236,7 @@ EXERCISES = [
             ),
             Slip(
                 "The others run one after the other; interleave them, one step each in turn.",
-                _scored(lambda o, i, k: _stages(o, k) + [i] * k),
+                _scored(lambda o, i, k: stages(o, k) + [i] * k),
             ),
             Slip(
                 "Every sweep runs forwards: turn every other one round, or whoever steps last in "
@@ -381,12 +327,12 @@ EXERCISES = [
             ),
             Slip(
                 "The worst candidate was chosen each time: the lowest loss is wanted.",
-                _planner(lambda o, i, c, k: mixture(o, k) + _stages([i, *c], k), max),
+                _planner(lambda o, i, c, k: mixture(o, k) + stages([i, *c], k), max),
             ),
             Slip("This plans from the start, greedily; choose the last source first.", _from_start),
             Slip(
                 "The stages already chosen run the wrong way round.",
-                _planner(lambda o, i, c, k: mixture(o, k) + _stages([i, *c[::-1]], k)),
+                _planner(lambda o, i, c, k: mixture(o, k) + stages([i, *c[::-1]], k)),
             ),
             Slip("All orders were trained; that is what planning should save.", _best_of_all),
         ),

@@ -12,11 +12,13 @@ from transformers.trainer_callback import ExportableState
 
 from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.effort import PLANNERS, choose_effort
 from lietoolkit.planning import OrderPlan, plan_order
 from lietoolkit.tasks.losses import in_eval_mode
 from lietoolkit.trainers.sampler import StageSampler
-from lietoolkit.training.from_trainer import live_state
-from lietoolkit.training.optimizers import Optimizer, Resumed
+from lietoolkit.training.from_trainer import TrainerRun, live_state
+from lietoolkit.training.optimizers import Resumed
+from lietoolkit.training.schedules import step_sizes
 
 # Asked to, trainers make a callback anew from its saved state alone when they restore a checkpoint;
 # it finds its plan by the model. Weak on both sides: the trainer's sampler keeps the first one.
@@ -48,8 +50,8 @@ def follow_plan(
         The callback that was added to the trainer; ``callback.order`` is the order in force.
 
     Raises:
-        InputError: the plan is of another trainer; planning again with loader processes or on
-            several devices.
+        InputError: the plan is of another trainer; planning again with loader processes, on
+            several devices, or by a planner that cannot.
     """
     data, _ = plan.trainer_material()
     if data.trainer is not trainer:
@@ -105,6 +107,7 @@ class OrderCallback(TrainerCallback, ExportableState):
             )
         if type(self.replan) is int and self.replan < 1:
             raise InputError(f"replan: expected at least 1 step, found {self.replan}")
+        self._check_planner(plan, run)
         args = data.trainer.args
         if self.replan != "never" and (args.dataloader_num_workers or args.world_size > 1):
             raise InputError(
@@ -119,6 +122,19 @@ class OrderCallback(TrainerCallback, ExportableState):
         }
         self.sampler = StageSampler(blocks, self.order)
         _followed[data.trainer.model] = weakref.ref(self)
+
+    def _check_planner(self, plan: OrderPlan, run: TrainerRun) -> None:
+        """Refuse now what planning again would refuse in the middle of training."""
+        if self.planner not in PLANNERS:
+            raise InputError(
+                f"planner: expected one of {', '.join(PLANNERS)}; found {self.planner!r}"
+            )
+        choose_effort(len(plan.order), plan.steps, plan.optimizer, self.budget, self.planner)
+        if self.planner == "from-end" and len(set(run.lengths.values())) > 1:
+            raise InputError(
+                "planner: expected another than 'from-end', whose stages are equally long, found "
+                "stages of different lengths; use planner='search'"
+            )
 
     # --- what the trainer calls -----------------------------------------------------------------
 
@@ -165,7 +181,7 @@ class OrderCallback(TrainerCallback, ExportableState):
         if asked:
             left = [name for name, at in zip(self.order, self._starts(), strict=True) if at > step]
             if len(left) > 1:
-                self._plan_again(left, step, given["optimizer"], given["lr_scheduler"])
+                self._plan_again(left, step, given["optimizer"])
 
     # --- its parts ------------------------------------------------------------------------------
 
@@ -214,19 +230,24 @@ class OrderCallback(TrainerCallback, ExportableState):
         trainer.log(values)
         trainer.control.should_log = wish
 
-    def _plan_again(self, left: list[str], step: int, optimizer: Any, schedule: Any) -> None:
+    def _plan_again(self, left: list[str], step: int, optimizer: Any) -> None:
         made, trainer = _material(self.plan), self.data.trainer
-        live = live_state(self._space(), optimizer)
-        inner: Optimizer = made.optimizer if live is None else Resumed(made.optimizer, live)
+        lengths = {name: self.run.lengths[name] for name in left}
+        total = sum(self.run.lengths.values())
+        sizes = step_sizes(self.plan.lr, total, self.plan.schedule, self.plan.warmup)
+        rest = sizes[-sum(lengths.values()) :]
+        lr = max(rest)
+        live = live_state(self._space(), optimizer, made.optimizer)
+        resumed = Resumed(made.optimizer, live, tuple(size / lr for size in rest))
+        # As in the first plan: a loss of the user's own need not be differentiable twice.
+        hvp = "finite-difference" if self.data.loss.name == "trainer" else "auto"
         with in_eval_mode(trainer.model), torch.random.fork_rng(devices=[]):
             new = plan_order(
                 trainer.model, {name: made.sources[name] for name in left}, made.targets,
-                self.plan.objective, max(schedule.get_last_lr()), self.plan.steps, inner,
-                self.planner, budget=self.budget,
+                self.plan.objective, lr, max(lengths.values()), resumed, self.planner,
+                budget=self.budget, steps_of=lengths, constraints=_among(self.plan, left),
                 weights={name: aim["weight"] for name, aim in self.plan.targets.items()},
-                constraints=_among(self.plan, left), schedule=self.plan.schedule,
-                steps_of={n: k for n, k in self.plan.steps_of.items() if n in left},
-                warmup=max(0, self.plan.warmup - step), parameters=self.plan.parameters["pattern"],
+                parameters=self.plan.parameters["pattern"], hvp=hvp,
                 forgetting=False, geometry=False, seed=self.plan.seed,
             )  # fmt: skip
             changed = new.order != left

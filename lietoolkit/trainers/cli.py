@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lietoolkit import shared_options as shared
 
 # Options that this command does not know are TRL's.
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -23,18 +26,22 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
         for parameter in context.command.params
         for option in parameter.opts
     }
-    known = {names[key]: value for key, value in values.items() if key in names}
-    for key in ("source", "target"):
-        if isinstance(known.get(key), Mapping):
-            known[key] = [f"{name}={value}" for name, value in known[key].items()]
-        elif isinstance(known.get(key), str):
-            known[key] = [known[key]]
-    context.default_map = {**(context.default_map or {}), **known}
-    others = []
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    known, others = {}, []
     for key, value in values.items():
         if key not in names:
             parts = value if isinstance(value, list) else [value]
-            others += [f"--{key}", *map(str, parts)]
+            # TRL reads mappings as JSON.
+            texts = [json.dumps(x) if isinstance(x, Mapping) else str(x) for x in parts]
+            others += [f"--{key}", *texts]
+            continue
+        name = names[key]
+        if name in several and isinstance(value, Mapping):
+            value = [f"{left}={right}" for left, right in value.items()]
+        elif name in several and isinstance(value, str):
+            value = [value]
+        known[name] = value
+    context.default_map = {**(context.default_map or {}), **known}
     context.meta[_OTHERS] = others
     return file
 
@@ -62,22 +69,13 @@ def _yaml(file: Path) -> dict[str, Any]:
 def train(
     context: typer.Context,
     model: Annotated[
-        str,
-        typer.Option(
-            "--model", "--model_name_or_path", help="course, smollm2-135m, a folder or a hub name"
-        ),
+        str, typer.Option("--model", "--model_name_or_path", help=shared.MODEL)
     ] = "course",
-    objective: Annotated[str, typer.Option(help="lm, sft or dpo")] = "sft",
+    objective: shared.Objective = "sft",
     source: Annotated[list[str] | None, typer.Option(help="NAME=FILE, once per source")] = None,
-    sources: Annotated[
-        Path | None, typer.Option(help="a folder: each data file or text folder in it is a source")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
-    ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")
-    ] = None,
+    sources: shared.Sources = None,
+    target: shared.Targets = None,
+    constraint: shared.Constraints = None,
     lr: Annotated[
         float | None, typer.Option("--lr", "--learning_rate", help="step size; default: TRL's")
     ] = None,
@@ -85,33 +83,31 @@ def train(
         int | None,
         typer.Option(help="steps per source; default 20, or as num_train_epochs or max_steps say"),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum or adamw")] = "adamw",
-    planner: Annotated[str, typer.Option(help="auto, tournament, search or from-end")] = "auto",
-    budget: Annotated[float, typer.Option(help="training runs that trying orders may cost")] = 4.0,
+    optimizer: shared.OptimizerName = "adamw",
+    planner: shared.Planner = "auto",
+    budget: shared.Budget = 4.0,
     replan: Annotated[str, typer.Option(help="never, stage, or a number of steps")] = "never",
     schedule: Annotated[
-        str, typer.Option("--schedule", "--lr_scheduler_type", help="constant, linear or cosine")
+        str, typer.Option("--schedule", "--lr_scheduler_type", help=shared.SCHEDULE)
     ] = "constant",
     warmup: Annotated[
         int, typer.Option("--warmup", "--warmup_steps", help="steps of linear increase")
     ] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "--per_device_train_batch_size", help="rows in a batch")
+        int, typer.Option("--batch-size", "--per_device_train_batch_size", help=shared.BATCH_SIZE)
     ] = 8,
     batches: Annotated[int, typer.Option(help="batches read of each source for planning")] = 1,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", "--max_length", help="context in tokens")
+        int | None, typer.Option("--max-length", "--max_length", help=shared.MAX_LENGTH)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: shared.Device = "auto",
     seed: Annotated[int, typer.Option(help="of rows, adapters and dropout")] = 0,
     out: Annotated[
         Path, typer.Option("--out", "--output_dir", help="plan.json, checkpoints and the model")
     ] = Path("out"),
     trust_remote_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-remote-code", "--trust_remote_code", help="let the model run its own code"
-        ),
+        typer.Option("--trust-remote-code", "--trust_remote_code", help=shared.TRUST_REMOTE_CODE),
     ] = False,
     config: Annotated[
         Path | None,
@@ -126,7 +122,7 @@ def train(
 
     Any option of TRL's SFTConfig or DPOConfig and ModelConfig may follow, as TRL names it:
     --gradient_accumulation_steps 4 --use_peft --lora_r 8 --report_to tensorboard.
-    """  # fmt: skip
+    """
     from lietoolkit.tasks.options import read_sources, read_targets, writable
     from lietoolkit.trainers.run import Settings, train_in_order
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.order_plan import OrderPlan, ranking, read_plan
+from lietoolkit.plan_arguments import check_sources
 from lietoolkit.planning import plan_order, recall_plan
+from lietoolkit.tasks.formats import FORMATS
 from lietoolkit.tasks.losses import in_eval_mode
 from lietoolkit.trainers.callback import follow_plan
+from lietoolkit.training.schedules import check_run
 
 DEFAULT_STEPS = 20
 OPTIMIZERS = {
@@ -71,6 +75,7 @@ def train_in_order(
     Raises:
         InputError: anything that cannot be used; a folder that holds another run.
     """
+    check_sources(sources)
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
     with memory_errors():
         data = {name: _rows(rows, settings.objective, name) for name, rows in sources.items()}
@@ -97,9 +102,11 @@ def train_in_order(
 
 
 def build_trainer(settings: Settings, data: Mapping[str, Any], out: Path) -> Any:
-    """TRL's trainer for these settings, with all sources one after the other as its data."""
-    from datasets import concatenate_datasets
+    """TRL's trainer for these settings; its data are the first source's until it follows a plan.
 
+    Raises:
+        InputError: TRL is not installed; settings or sources that it cannot train with.
+    """
     try:
         from trl import DPOConfig, DPOTrainer, ModelConfig, SFTConfig, SFTTrainer, get_peft_config
     except ImportError as error:
@@ -114,14 +121,14 @@ def build_trainer(settings: Settings, data: Mapping[str, Any], out: Path) -> Any
         (DPOConfig if dpo else SFTConfig, ModelConfig),
         [*_options(settings, len(data), device.type == "cpu", out), *settings.others],
     )
+    _check_formats(data, settings.objective)
     model, tokenizer = load_model(
         settings.model, device=device, trust_remote_code=settings.trust_remote_code
     )
-    common = [column for column in next(iter(data.values())).column_names]
     return (DPOTrainer if dpo else SFTTrainer)(
         model,
         args=args,
-        train_dataset=concatenate_datasets([rows.select_columns(common) for rows in data.values()]),
+        train_dataset=next(iter(data.values())),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
@@ -154,6 +161,21 @@ def _rows(data: Any, objective: str, name: str) -> Any:
     return Dataset.from_list(list(load_rows(data, objective, name=name)))
 
 
+def _check_formats(data: Mapping[str, Any], objective: str) -> None:
+    """Refuse several formats: by the first row, TRL masks the prompts of all rows or of none."""
+    if objective not in FORMATS:
+        raise InputError(f"objective: expected one of {', '.join(FORMATS)}; found {objective!r}")
+    fields = dict.fromkeys(itertools.chain(*FORMATS[objective]))
+    found = {name: [f for f in fields if f in rows.column_names] for name, rows in data.items()}
+    first = next(iter(found))
+    for name, own in found.items():
+        if own != found[first]:
+            raise InputError(
+                f"source {name!r}: expected {', '.join(found[first])} as in source {first!r}, "
+                f"found {', '.join(own)}; bring all sources into one format"
+            )
+
+
 def _options(settings: Settings, sources: int, cpu: bool, out: Path) -> list[str]:
     """Ours as TRL's options; what follows them on the command line wins."""
     given: dict[str, Any] = {
@@ -171,9 +193,10 @@ def _options(settings: Settings, sources: int, cpu: bool, out: Path) -> list[str
         given["learning_rate"] = settings.lr
     if settings.max_length is not None:
         given["max_length"] = settings.max_length
-    theirs = {text.split("=")[0].lstrip("-") for text in settings.others}
+    theirs = {text.split("=")[0].lstrip("-").replace("-", "_") for text in settings.others}
     if settings.steps is not None or not theirs & {"num_train_epochs", "max_steps"}:
         steps = DEFAULT_STEPS if settings.steps is None else settings.steps
+        check_run(1.0, steps)
         given |= {"max_steps": steps * sources, "save_steps": steps}
     optim = OPTIMIZERS.get(settings.optimizer)
     if optim is None:
@@ -188,13 +211,16 @@ def _parsed(kinds: tuple[Any, ...], options: list[str]) -> Any:
 
     parser = HfArgumentParser(kinds, allow_abbrev=False)
 
-    def refuse(message: str) -> None:
+    def refuse(message: str) -> NoReturn:
         raise InputError(f"{message}; options are those of lietoolkit train and of TRL")
 
     parser.error = refuse  # type: ignore[method-assign, assignment]
-    *found, unknown = parser.parse_args_into_dataclasses(
-        options, return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        *found, unknown = parser.parse_args_into_dataclasses(
+            options, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, TypeError) as error:  # what the configurations themselves refuse
+        refuse(str(error))
     if unknown:
         raise InputError(
             f"{unknown[0]}: expected an option of lietoolkit train or of TRL's "

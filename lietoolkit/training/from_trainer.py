@@ -28,8 +28,8 @@ from lietoolkit.training.optimizers import (
 from lietoolkit.training.schedules import SCHEDULES
 from lietoolkit.training.stages import shares
 
-# The optimizer's vectors, by their names in torch and in the order of ``TrainingState.buffers``.
-BUFFERS = (("exp_avg", "exp_avg_sq"), ("momentum_buffer",))
+# Of each optimizer its vectors' names in torch, in the order of ``TrainingState.buffers``.
+BUFFERS = {"sgd": (), "momentum": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,18 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
         names: the sources.
 
     Raises:
-        InputError: fewer steps than sources.
+        InputError: fewer steps than sources; steps without rows.
     """
     args = data.trainer.args
+    if data.batch_rows < 1:
+        raise InputError(
+            f"rows of a step: expected at least 1, found {data.batch_rows}; raise "
+            "per_device_train_batch_size or gradient_accumulation_steps"
+        )
     notes: list[str] = []
     lengths = _lengths(data, names, notes)
     total = sum(lengths.values())
-    optimizer = _optimizer(data.trainer, notes)
+    optimizer, lr = _optimizer(data.trainer, notes)
     if args.max_grad_norm:
         optimizer = Clipped(optimizer, float(args.max_grad_norm))
         if optimizer.name != "adamw":
@@ -85,8 +90,11 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
     if schedule not in SCHEDULES:
         notes.append(f"the trainer's schedule {kind!r} was planned as 'linear'")
         schedule = "linear"
+    own = not getattr(data.trainer, "_created_lr_scheduler", True)
+    if own and data.trainer.lr_scheduler is not None:
+        notes.append(f"the trainer's own schedule object was planned as {schedule!r}")
     warmup = 0 if kind == "constant" else int(args.get_warmup_steps(total))
-    return TrainerRun(float(args.learning_rate), lengths, optimizer, schedule, warmup, notes)
+    return TrainerRun(lr, lengths, optimizer, schedule, warmup, notes)
 
 
 def read_objectives(
@@ -134,33 +142,37 @@ def read_objectives(
     return data, run, made, aims
 
 
-def live_state(space: ParameterSpace, optimizer: Any) -> TrainingState | None:
+def live_state(space: ParameterSpace, optimizer: Any, rule: Optimizer) -> TrainingState:
     """A torch optimizer's buffers as one ``TrainingState`` at the model's parameters now.
 
-    None before the first step, and for optimizers whose buffers the package does not know. A
-    parameter that has not been stepped counts with zeros.
+    Args:
+        space: of the parameters. optimizer: torch's, that trains them.
+        rule: the package's optimizer that goes on in its place. Where torch's keeps other buffers,
+            and before its first step, the state is a fresh one of the rule's.
 
+    A parameter that has not been stepped counts with zeros.
+
+    >>> from lietoolkit.training.optimizers import AdamW
     >>> model = torch.nn.Linear(2, 1)
     >>> adamw = torch.optim.AdamW(model.parameters())
     >>> _ = model(torch.ones(2)).backward(), adamw.step()
-    >>> live_state(ParameterSpace(model), adamw).step
+    >>> live_state(ParameterSpace(model), adamw, AdamW()).step
     1
     """
     states: Mapping[Any, Mapping[str, Any]] = optimizer.state
     found = [states.get(p, {}) for p in space.tensors]
-    for names in BUFFERS:
-        if not any(names[0] in state for state in found):
-            continue
-        buffers = tuple(
-            space.flatten([
-                state[name] if state.get(name) is not None else torch.zeros_like(p)
-                for state, p in zip(found, space.tensors, strict=True)
-            ])
-            for name in names
-        )  # fmt: skip
-        step = max(int(state.get("step", 0)) for state in found)
-        return TrainingState(space.vector(), buffers, step)
-    return None
+    names = BUFFERS.get(rule.name, ())
+    if not any(all(name in state for name in names) for state in found):
+        return rule.init(space.vector())
+    buffers = tuple(
+        space.flatten([
+            state[name] if state.get(name) is not None else torch.zeros_like(p)
+            for state, p in zip(found, space.tensors, strict=True)
+        ])
+        for name in names
+    )  # fmt: skip
+    step = max(int(state.get("step", 0)) for state in found)
+    return TrainingState(space.vector(), buffers, step)
 
 
 def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str, int]:
@@ -183,39 +195,43 @@ def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str,
     return lengths
 
 
-def _optimizer(trainer: Any, notes: list[str]) -> Optimizer:
-    """The package's optimizer that updates as the trainer's does."""
-    args, made = trainer.args, trainer.optimizer
-    name = str(getattr(args.optim, "value", args.optim))
-    if made is not None:
-        group = made.param_groups[0]
-        decay = max(g.get("weight_decay", 0.0) for g in made.param_groups)
-        if isinstance(made, torch.optim.SGD):
-            optimizer = _sgd(group["momentum"], decay, notes)
-        elif isinstance(made, torch.optim.AdamW):
-            first, second = group["betas"]
-            optimizer = AdamW(first, second, group["eps"], decay)
-        else:
-            name = type(made).__name__
-            optimizer = AdamW(weight_decay=decay)
-            notes.append(f"the trainer's optimizer {name} was planned as AdamW")
-    elif name == "sgd":
-        pairs = dict(part.split("=", 1) for part in (args.optim_args or "").split(",") if part)
-        momentum, decay = float(pairs.get("momentum", 0)), float(pairs.get("weight_decay", 0))
-        optimizer = _sgd(momentum, decay, notes)
+def _optimizer(trainer: Any, notes: list[str]) -> tuple[Optimizer, float]:
+    """The package's optimizer that updates as the trainer's does, and the highest step size."""
+    kind, groups = _kind_and_groups(trainer)
+    first = groups[0]
+    decay = max(group.get("weight_decay", 0.0) for group in groups)
+    optimizer: Optimizer
+    if issubclass(kind, torch.optim.SGD):
+        momentum = first.get("momentum", 0.0)
+        optimizer = Momentum(momentum) if momentum else SGD()
+        if decay:
+            notes.append(f"SGD's weight decay of {decay:g} is not in the plan")
     else:
-        decay = args.weight_decay
-        optimizer = AdamW(args.adam_beta1, args.adam_beta2, args.adam_epsilon, decay)
-        if not name.startswith("adamw_torch"):
-            notes.append(f"the trainer's optimizer {name!r} was planned as AdamW")
-    if isinstance(optimizer, AdamW) and optimizer.weight_decay:
-        notes.append(
-            "the plan decays every parameter; the trainer leaves out biases and norm weights"
-        )
-    return optimizer
+        adam = first if issubclass(kind, torch.optim.AdamW) else {}
+        beta1, beta2 = adam.get("betas", (AdamW.beta1, AdamW.beta2))
+        optimizer = AdamW(beta1, beta2, adam.get("eps", AdamW.eps), decay)
+        if not adam:
+            notes.append(f"the trainer's optimizer {kind.__name__} was planned as AdamW")
+        if decay:
+            notes.append(
+                "the plan decays every parameter; the trainer leaves out biases and norm weights"
+            )
+    for name in ("nesterov", "dampening", "amsgrad", "maximize"):
+        if first.get(name):
+            notes.append(f"{name} of the trainer's optimizer is not in the plan")
+    # A schedule that has run before keeps its highest step size as "initial_lr"; Adafactor may
+    # have none.
+    sizes = (group.get("initial_lr", group.get("lr")) for group in groups)
+    return optimizer, max(float(lr or trainer.args.learning_rate) for lr in sizes)
 
 
-def _sgd(momentum: float, decay: float, notes: list[str]) -> Optimizer:
-    if decay:
-        notes.append(f"SGD's weight decay of {decay:g} is not in the plan")
-    return Momentum(momentum) if momentum else SGD()
+def _kind_and_groups(trainer: Any) -> tuple[type, list[Mapping[str, Any]]]:
+    """The class and the parameter groups' settings of the optimizer that trains."""
+    # Training leaves the optimizer wrapped by accelerate.
+    made = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    if made is not None:
+        return type(made), made.param_groups
+    kind, settings = trainer.optimizer_cls_and_kwargs or trainer.get_optimizer_cls_and_kwargs(
+        trainer.args, trainer.model
+    )
+    return kind, [{**settings, "weight_decay": trainer.args.weight_decay}]

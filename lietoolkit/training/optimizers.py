@@ -99,18 +99,10 @@ class AdamW:
 
 
 @dataclass(frozen=True)
-class Clipped:
-    r"""An optimizer whose gradient is first cut to a norm of at most ``max_norm``.
-
-    :math:`g \leftarrow g \cdot \min(1, c / (\|g\| + 10^{-6}))` as in
-    ``torch.nn.utils.clip_grad_norm_``, which transformers' Trainer applies by default with c = 1.
-
-    >>> Clipped(SGD(), 1.0).step(SGD().init(torch.zeros(1)), torch.tensor([4.0]), 0.5).theta
-    tensor([-0.5000])
-    """
+class _Around:
+    """An optimizer around another one, like it in all that it does not say itself."""
 
     inner: Optimizer
-    max_norm: float
 
     @property
     def name(self) -> str:
@@ -127,6 +119,24 @@ class Clipped:
         return self.inner.init(theta)
 
     def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
+        """One update with gradient g."""
+        return self.inner.step(state, g, lr)
+
+
+@dataclass(frozen=True)
+class Clipped(_Around):
+    r"""An optimizer whose gradient is first cut to a norm of at most ``max_norm``.
+
+    :math:`g \leftarrow g \cdot \min(1, c / (\|g\| + 10^{-6}))` as in
+    ``torch.nn.utils.clip_grad_norm_``, which transformers' Trainer applies by default with c = 1.
+
+    >>> Clipped(SGD(), 1.0).step(SGD().init(torch.zeros(1)), torch.tensor([4.0]), 0.5).theta
+    tensor([-0.5000])
+    """
+
+    max_norm: float
+
+    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
         """One update with gradient g, cut if too long."""
         norm = torch.linalg.vector_norm(g, dtype=torch.float64)
         factor = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -134,34 +144,29 @@ class Clipped:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class Resumed(_Around):
     """An optimizer in the middle of training: runs begin with the buffers and steps of ``state``.
 
-    >>> warm = Resumed(Momentum(), TrainingState(torch.zeros(1), (torch.ones(1),), step=7))
-    >>> warm.init(torch.tensor([2.0]))
+    ``rest`` are the step sizes of all updates that are left, as shares of the lr that is asked for,
+    so that the rest of any schedule is a run of constant lr; empty: lr itself.
+
+    >>> now = TrainingState(torch.zeros(1), (torch.ones(1),), step=7)
+    >>> late = Resumed(Momentum(), now, rest=(1.0, 0.5))
+    >>> late.init(torch.tensor([2.0]))
     TrainingState(theta=tensor([2.]), buffers=(tensor([1.]),), step=7)
     """
 
-    inner: Optimizer
     state: TrainingState
-
-    @property
-    def name(self) -> str:
-        """The inner optimizer's."""
-        return self.inner.name
-
-    @property
-    def beta(self) -> float:
-        """The inner optimizer's momentum."""
-        return getattr(self.inner, "beta", 0.0)
+    rest: tuple[float, ...] = ()
 
     def init(self, theta: Tensor) -> TrainingState:
         """The live buffers beside the parameters a run starts from."""
         return TrainingState(theta, self.state.buffers, self.state.step)
 
     def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """One update with gradient g."""
-        return self.inner.step(state, g, lr)
+        """One update with gradient g, of the size that this update has in the schedule."""
+        share = self.rest[state.step - self.state.step] if self.rest else 1.0
+        return self.inner.step(state, g, lr * share)
 
 
 OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
