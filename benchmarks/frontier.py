@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import random
 import sys
@@ -22,13 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import begun, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import choose_effort
+from lietoolkit.order.effort import Effort, choose_effort
 from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.studies import best_of_random
@@ -44,6 +46,12 @@ RANDOM = (1, 2, 3, 4, 8, 10, 16)
 def main() -> None:
     args = parse()
     torch.set_num_threads(1)
+    for path in args.again:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        keep_searches(result)
+        save(path, result)
+    if args.again:
+        return
     cell = f"{args.model}-{args.objective}-n{args.sources}-k{args.steps}-{args.optimizer}"
     cell += f"-{args.schedule}" + (f"-lr{args.lr:g}" if args.lr else "")
     path = Path(args.out) / f"{cell}.json"
@@ -52,8 +60,15 @@ def main() -> None:
         if str(draw) not in result["draws"]:
             result["draws"][str(draw)] = run_draw(args, draw, path.with_suffix(""))
             save(path, result)
+    keep_searches(result)
     save(path, result)
     table(result)
+
+
+def keep_searches(result: dict) -> None:
+    """Search every draw as "auto" does now."""
+    for draw in tqdm(result["draws"].values(), desc="searches"):
+        draw["auto"] = {aim: search_again(result, draw, m) for m, aim in enumerate(draw["targets"])}
 
 
 def parse() -> argparse.Namespace:
@@ -75,6 +90,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="out/frontier")
+    parser.add_argument(
+        "--again", nargs="*", type=Path, default=[], metavar="FILE",
+        help="nothing is trained: search again in results that are there, after a change of search",
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -213,25 +232,60 @@ def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
 
 
 def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Searched | None]]:
-    """The search of "auto" at every budget, from the rehearsals and true runs that are kept."""
-    settings, (aim, names) = result["settings"], (draw["targets"][m], draw["orders"][0])
-    k = settings["steps"]
-    places = {tuple(map(names.index, order)): i for i, order in enumerate(draw["orders"])}
-    known = {int(x): np.array(row["losses"])[:, m] for x, row in draw["rehearsals"].items()}
-    known[k] = np.array(draw["losses"])[:, m]
-    pairs = [names.index(name) for name in draw["plans"][aim]["tournament, local"]["order"]]
-    batches = 1 if settings["model"] == "networks" else settings["batches"]
+    """The search of "auto" at every budget, as it is kept."""
+    tables, names = _tables(result, draw, m), draw["orders"][0]
     for budget in BUDGETS:
-        effort = choose_effort(len(names), k, settings["optimizer"], budget, batches=batches)
+        effort = _effort(result, budget, len(names))
         if effort.planner != "search":
             yield budget, None
             continue
-        tables = [known[m] for m in effort.levels]
+        kept = draw["auto"][draw["targets"][m]][f"{budget:g}"]
+        tries = [(int(at), list(map(int, order))) for at, order in (t.split(":") for t in kept)]
+        *tries, (_, chosen) = tries
+        losses = [tables[effort.levels[at]][tuple(order)] for at, order in tries]
+        levels, tried = map(list, zip(*tries, strict=True))
+        costs = tuple(m / result["settings"]["steps"] for m in effort.levels)
+        yield budget, Searched(chosen, tried, losses, levels, costs)
+
+
+def search_again(result: dict, draw: dict, m: int) -> dict[str, list[str]]:
+    """What "auto" tries at every budget, from the rehearsals and true runs that are kept.
+
+    Each try is its level and order, "2:03142"; the last entry is the order taken.
+    """
+    tables, names = _tables(result, draw, m), draw["orders"][0]
+    pairs = [
+        names.index(n) for n in draw["plans"][draw["targets"][m]]["tournament, local"]["order"]
+    ]
+    found = {}
+    for budget in BUDGETS:
+        effort = _effort(result, budget, len(names))
+        if effort.planner != "search":
+            continue
         # As order/recommend.py begins.
-        yield budget, search_levels(
-            lambda order, level, tables=tables: tables[level][places[tuple(order)]],
-            len(names), effort.budget, [m / k for m in effort.levels], [pairs, pairs[::-1]],
+        search = search_levels(
+            lambda order, at, levels=effort.levels: tables[levels[at]][tuple(order)],
+            len(names), effort.budget, [m / result["settings"]["steps"] for m in effort.levels],
+            [pairs, pairs[::-1]],
         )  # fmt: skip
+        tries = [*zip(search.levels, search.tried, strict=True), (0, search.order)]
+        found[f"{budget:g}"] = [f"{at}:{''.join(map(str, order))}" for at, order in tries]
+    return found
+
+
+def _effort(result: dict, budget: float, sources: int) -> Effort:
+    settings = result["settings"]
+    batches = 1 if settings["model"] == "networks" else settings["batches"]
+    return choose_effort(sources, settings["steps"], settings["optimizer"], budget, batches=batches)
+
+
+def _tables(result: dict, draw: dict, m: int) -> dict[int, dict[tuple[int, ...], float]]:
+    """Losses of all orders by the gradients that stood for a stage."""
+    names = draw["orders"][0]
+    orders = [tuple(map(names.index, order)) for order in draw["orders"]]
+    rows = {int(x): row["losses"] for x, row in draw["rehearsals"].items()}
+    rows[result["settings"]["steps"]] = draw["losses"]
+    return {x: {o: row[m] for o, row in zip(orders, r, strict=True)} for x, r in rows.items()}
 
 
 def table(result: dict) -> None:

@@ -91,7 +91,8 @@ MISTAKES = (
             "name: squared * _effects(sources, block.roll(1, 1))",
             "test_order"),
     Mistake("HVP of the wrong source in the whole order", "order/schedule_bracket.py",
-            "return sources[name].gradient_and_hvp", "return sources[order[0]].gradient_and_hvp", "test_order"),
+            "return sources[name].gradient_and_hvp",
+            "return sources[order[0]].gradient_and_hvp", "test_order"),
     Mistake("gradient taken at the wrong point", MODEL,
             "with torch.enable_grad(), self._at(theta) as parameters:\n            for",
             "with torch.enable_grad(), self._at(self.space.vector()) as parameters:\n"
@@ -159,7 +160,7 @@ MISTAKES = (
             "tried[min(true, key=losses.__getitem__)]", "tried[max(true, key=losses.__getitem__)]",
             "test_search"),
     Mistake("searched where losses are high", "order/surrogate.py",
-            "mean[:, None] + x * moved).min(0)", "mean[:, None] + x * moved).max(0)",
+            "x * moved[near]).min(0)", "x * moved[near]).max(0)",
             "test_search"),
     Mistake("rough rehearsals trusted like true runs", "order/surrogate.py",
             "inner = trust[np.ix_(self.levels, self.levels)] * kernel", "inner = 1.0 * kernel",

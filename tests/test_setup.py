@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -141,6 +142,18 @@ def test_readme_tables_come_from_the_results() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "readme_tables.py"), "--check"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_kept_searches_are_those_of_the_package(monkeypatch) -> None:
+    """After a change of the search: benchmarks/frontier.py --again benchmarks/results/frontier-*"""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    frontier = importlib.import_module("frontier")
+    for path in sorted((ROOT / "benchmarks" / "results").glob("frontier-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        draw = result["draws"]["0"]
+        kept = draw["auto"][draw["targets"][0]]
+        assert kept == frontier.search_again(result, draw, 0), path.name
 
 
 @pytest.mark.slow

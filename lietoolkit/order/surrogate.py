@@ -154,10 +154,10 @@ class Surrogate:
             variance = np.maximum(1 + LEVEL - (seen**2).sum(0), 0.0) + NOISE
             moved = (s.trust[level, self.top] * prior - true.T @ seen) / np.sqrt(variance)
             mean = true.T @ s.solved
-            after = sum(
-                w * (mean[:, None] + x * moved).min(0) for x, w in zip(NODES, WEIGHTS, strict=True)
-            )
-            gain += s.weight * (mean.min() - after)
+            # Only orders that can become the lowest count.
+            near = mean - NODES[-1] * np.abs(moved).max(1) <= mean.min()
+            lows = [(mean[near, None] + x * moved[near]).min(0) for x in NODES]
+            gain += s.weight * (mean.min() - WEIGHTS @ lows)
         return gain
 
     def _whitened(self, s: Supposed, cross: Array) -> Array:
