@@ -144,6 +144,7 @@ def test_readme_tables_come_from_the_results() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_kept_searches_are_those_of_the_package(monkeypatch) -> None:
     """After a change of the search: benchmarks/frontier.py --again benchmarks/results/frontier-*"""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -111,6 +111,7 @@ def test_epochs_take_the_place_of_steps_however_they_are_spelled():
     assert f"--max_steps={2 * DEFAULT_STEPS}" in given
 
 
+@pytest.mark.slow
 def test_dpo_and_plain_text(train, model, tmp_path):
     pair = {"prompt": "say", "chosen": " it again", "rejected": " no"}
     (tmp_path / "p.jsonl").write_text("\n".join([json.dumps(pair)] * 4))
@@ -165,6 +166,7 @@ def test_another_run_in_the_folder_is_not_touched(train, model, data):
     assert Path("out/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(train, model, data):
     options = ["--model", model, *data, *FAST, "--steps", "2", "--lr", "1e-2", "--use_peft",
                "--lora_r", "2", "--lora_dropout", "0.1"]  # fmt: skip
