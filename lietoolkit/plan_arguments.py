@@ -37,8 +37,8 @@ def check_sources(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not isinstance(sources, Mapping) or len(sources) < 2:
         found = len(sources) if isinstance(sources, Sized) else type(sources).__name__
         raise InputError(
-            f"sources: expected at least two, as {{name: data}}, found {found}; "
-            "an order needs two sources"
+            f"sources: expected at least two, as {{name: data}} (--source NAME=FILE twice), found "
+            f"{found}; add another, an order needs two"
         )
     return sources
 

@@ -20,8 +20,8 @@ from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.order.linear_ordering import order_value
 from lietoolkit.order_plan import Material, OrderPlan
+from lietoolkit.tasks.batches import whole_number
 from lietoolkit.tasks.objective import ModelObjective
-from lietoolkit.training.schedules import check_run
 from lietoolkit.training.truth import run_schedules
 
 LONG = 20
@@ -117,9 +117,9 @@ def in_float32(material: Material) -> Material:
 def check_orders(orders: int, steps: Sequence[int] | None = None) -> None:
     """Raise InputError unless so many orders can be compared (0: none are) after such steps."""
     if orders < 0 or orders == 1:
-        raise InputError(f"verify: expected at least 2 orders, found {orders}")
+        raise InputError(f"verify: expected at least 2 orders (or 0: none), found {orders}")
     for k in steps or ():
-        check_run(1.0, k)
+        whole_number("verify_steps", k, 1)
 
 
 def choose_orders(plan: OrderPlan, count: int) -> dict[tuple[str, ...], str]:

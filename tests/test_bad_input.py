@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -100,7 +101,8 @@ def refused(run: Run, *pieces: str, left: tuple[str, ...] = ()) -> None:
     """Exit code 2, one message with all pieces, no traceback, nothing half-written."""
     assert run.code == 2, run
     assert "Traceback" not in run.err
-    message = error_line(run)
+    message = error_line(run).lstrip("\n")
+    assert message.startswith("Error: "), message
     for piece in pieces:
         assert piece in message, message
     out = Path("out")
@@ -148,7 +150,7 @@ FILES = {
     ),
     "every row too long": (
         LONG.encode(),
-        ["words.jsonl", "context of 256 tokens", "all too long", "raise max_length"],
+        ["words.jsonl", "context of 256 tokens", "1 row, all too long", "Shorten the rows."],
     ),
 }
 
@@ -180,7 +182,9 @@ def test_instruction_data_for_dpo_and_lm(plan) -> None:
 
 def test_missing_file_and_folder_without_data(plan, place) -> None:
     gone = ("--source", "a=sums.jsonl", "--source", "b=gone.jsonl")
-    refused(plan(sources=gone), "source 'b'", "nothing at gone.jsonl", "Check the path")
+    refused(plan(sources=gone), "gone.jsonl: expected a file", "'b'", "Check the path")
+    aim = ("--target", "hard=gone.csv")
+    refused(plan(target=aim), "gone.csv: expected a file", "'hard'", "Check the path")
     (place / "empty").mkdir()
     refused(plan(sources=("--sources", "empty")), "--sources", ".jsonl", "none in empty")
     refused(plan(sources=("--sources", "gone")), "--sources", "a folder", "gone")
@@ -193,7 +197,7 @@ def test_duplicate_names_and_one_source(plan, place) -> None:
     write(place / "data" / "a.jsonl", SUMS)
     (place / "data" / "a.csv").write_text("prompt,completion\na, b\n", encoding="utf-8")
     refused(plan(sources=("--sources", "data")), "--sources", "'a' twice")
-    refused(plan(sources=("--source", "a=sums.jsonl")), "at least two", "found 1")
+    refused(plan(sources=("--source", "a=sums.jsonl")), "at least two", "found 1", "--source")
     refused(plan(sources=("--source", "sums.jsonl")), "--source", "NAME=FILE")
 
 
@@ -217,6 +221,34 @@ def test_truncation_is_counted_and_said(plan) -> None:
     assert run.code == 0, run.err
     assert "words: 1 row longer than the context of 256 tokens: the end was cut off" in run.out
     assert json.loads(Path("out/plan.json").read_text())["sources"]["words"]["truncated"] == 1
+    # What transformers says of long rows is not true of rows that were cut.
+    assert "indexing errors" not in run.err
+
+
+def test_rows_that_are_all_too_long_for_a_shorter_context(plan) -> None:
+    Path("words.jsonl").write_text(LONG)
+    pieces = ("words.jsonl", "context of 32 tokens", "Shorten the rows or raise max_length.")
+    refused(plan("--max-length", "32"), *pieces)
+
+
+@pytest.mark.parametrize("limit", [int(1e30), 500])
+def test_rows_are_cut_to_what_the_model_can_read(limit: int, plan, place) -> None:
+    """Positions beyond a table of 48 would be an IndexError; the tokenizer does not know of it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_positions": 48, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    config = GPT2Config(vocab_size=330, bos_token_id=1, eos_token_id=2, **sizes)
+    shutil.rmtree(place / "model")
+    GPT2LMHeadModel(config).save_pretrained(place / "model")
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.model_max_length = limit
+    tokenizer.save_pretrained(place / "model")
+    write(Path("words.jsonl"), [{"prompt": "say", "completion": " the cat sat" * 50}] * 3)
+    run = plan()
+    assert run.code == 0, run.err
+    assert "words: 3 rows longer than the context of 48 tokens: the end was cut off" in run.out
+    shutil.rmtree("out")
+    refused(plan("--max-length", "49"), "max_length", "context of 48 tokens", "49", "lower it")
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -313,12 +345,15 @@ ARGUMENTS = {
     "--steps -3": ["steps", "at least 1", "-3"],
     "--warmup -1": ["warmup", "whole number", "-1"],
     "--batch-size 0": ["batch_size", "at least 1", "0"],
-    "--batches 0": ["limit_batches", "at least 1", "0"],
+    "--batches 0": ["Error: batches", "at least 1", "0"],
+    "--seed -1": ["seed", "0 to 4294967295", "-1"],
+    "--seed 4294967296": ["seed", "0 to 4294967295", "4294967296"],
     "--microbatch 0": ["microbatch", "at least 1", "0"],
     "--max-length 1": ["max_length", "at least 2", "1"],
+    "--max-length 257": ["max_length", "context of 256 tokens", "257", "lower it"],
     "--verify 1": ["verify", "at least 2", "1"],
     "--verify -2": ["verify", "at least 2", "-2"],
-    "--verify 2 --verify-steps 0": ["steps", "at least 1", "0"],
+    "--verify 2 --verify-steps 0": ["verify_steps", "at least 1", "0"],
     "--device tpu9": ["device", "auto", "'tpu9'"],
     "--parameters no.such.*": ["parameters", "no trainable parameter", "'no.such.*'"],
     "--constraint sums_last": ["constraint 'sums_last'", "'a before b'", "sums, words"],
@@ -331,16 +366,30 @@ def test_bad_arguments(text: str, plan) -> None:
     refused(plan(*text.split()), *ARGUMENTS[text])
 
 
+@pytest.mark.filterwarnings("ignore")  # of trl and its dependencies
+def test_bad_arguments_of_training(call, place) -> None:
+    pytest.importorskip("trl")
+    train = ("train", "--model", "./model", *SOURCES, *TARGET, "--device", "cpu", "--steps", "1")
+    refused(call(*train, "--seed", "-1"), "seed", "0 to 4294967295", "-1")
+    run = call(*train, "--batch-size", "0")
+    assert run.code == 2, run.err
+    assert "per_device_train_batch_size: expected a whole number of at least 1" in run.err
+    assert not Path("out/plan.json").exists()
+
+
 def test_contradicting_constraints(plan) -> None:
     loop = ("--constraint", "sums before words", "--constraint", "words before sums")
     refused(plan(*loop), "constraints", "contradict", "remove one")
 
 
 def test_parser_errors_keep_its_own_form(plan, call) -> None:
-    for run in (plan("--steps", "many"), plan("--nonsense"), call("plan", "--lr")):
+    wrong = {"--steps": plan("--steps", "many"), "--nonsense": plan("--nonsense"),
+             "--lr": call("plan", "--lr")}  # fmt: skip
+    for option, run in wrong.items():
         assert run.code == 2
         assert "Traceback" not in run.err
-        assert "--" in run.err
+        assert option in run.err.splitlines()[-1]
+    assert not Path("out").exists()
 
 
 def test_diverging_training_says_at_which_step(plan) -> None:
@@ -348,6 +397,7 @@ def test_diverging_training_says_at_which_step(plan) -> None:
     assert run.code == 2, run
     assert re.search(r"training on '\w+' diverged at step \d+ of 30 .*Lower lr", error_line(run))
     assert "Traceback" not in run.err
+    assert json.loads(Path("out/plan.json").read_text())["verification"] is None
 
 
 def test_absurd_step_size_says_so(plan) -> None:
@@ -426,6 +476,11 @@ def test_folder_that_cannot_be_written_to(plan, place, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", read_only)
         refused(plan(), "--out", "Read-only file system", "choose another")
+    (place / "out").mkdir()
+    with monkeypatch.context() as patch:  # the folder is there, and nothing in it can be changed
+        patch.setattr(Path, "write_bytes", read_only)
+        patch.setattr(Path, "unlink", read_only)
+        refused(plan(), "--out", "found out (Read-only file system)", "choose another")
 
 
 def test_disk_full_from_the_start(plan, monkeypatch) -> None:

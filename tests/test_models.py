@@ -167,7 +167,7 @@ def test_adapter_folder(folder):
 
 def test_broken_config(folder):
     (folder / "config.json").write_text("{")
-    assert "config.json" in refusal(folder)
+    assert f"{folder / 'config.json'} is not readable JSON" in refusal(folder)
 
 
 def test_truncated_weights_name_the_file(folder):
@@ -205,7 +205,10 @@ def test_missing_tensor(folder):
 
 def test_wrong_shapes(folder):
     edit(folder / "config.json", intermediate_size=24)
-    assert str(folder) in refusal(folder)
+    message = refusal(folder)
+    assert str(folder / "config.json") in message
+    assert "mlp.down_proj.weight of shape [8, 24], the weights hold [8, 16]" in message
+    assert "copy both from one model" in message
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
@@ -260,7 +263,20 @@ def test_no_tokenizer(folder):
 
 def test_broken_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
-    assert "tokenizer" in refusal(folder)
+    message = refusal(folder)
+    assert f"the tokenizer in {folder} could not be loaded" in message
+    assert "tokenizer.save_pretrained" in message and "\n" not in message
+
+
+def test_what_a_library_says_of_a_model_is_put_in_one_line(folder, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    def failed(*args, **options):
+        raise RuntimeError("first\n  second")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", failed)
+    message = refusal(folder)
+    assert "could not be loaded (RuntimeError: first second). Write it again" in message
 
 
 def test_tokenizer_of_another_model(folder):

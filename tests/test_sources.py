@@ -282,6 +282,19 @@ def test_bad_files(tmp_path, name, data):
     assert matches(message, BAD_FILES[name][data], path), message
 
 
+def test_a_cut_parquet_file_is_said_in_one_sentence(tmp_path):
+    """pyarrow adds a guess to it, of which half would be shown."""
+    from datasets import Dataset
+
+    path = tmp_path / "a.parquet"
+    Dataset.from_list(ROWS).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-50])
+    message = refused(path)
+    assert message.startswith(f"{path}: expected a Parquet file; found ")
+    assert message.endswith(". Write the file again.")
+    assert "magic bytes not found in footer" in message and "Either" not in message
+
+
 def test_a_bad_parquet_row_is_named(tmp_path):
     from datasets import Dataset
 
@@ -292,8 +305,9 @@ def test_a_bad_parquet_row_is_named(tmp_path):
 
 def test_bad_places(tmp_path):
     missing = tmp_path / "nothing.jsonl"
-    assert f"expected a file or folder; found nothing at {missing}" in refused(missing)
-    assert f"found nothing at {tmp_path / 'no'}" in refused(tmp_path / "no")
+    for path in (missing, tmp_path / "no"):
+        said = f"{path}: expected a file or folder ('math'); found nothing there. Check the path."
+        assert refused(path) == said
     message = refused(tmp_path)
     assert f"{tmp_path}: expected text files (.txt, .md, .rst, ...); found no other or" in message
     jsonl(tmp_path / "a.jsonl", ROWS)
@@ -342,7 +356,8 @@ def test_a_dataset_name_without_a_network(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     message = refused("someone/some-data")
-    assert "found nothing at someone/some-data, and it could not be fetched" in message
+    assert message.startswith("someone/some-data: expected a file, a folder or a data set name")
+    assert "'math'" in message and "it could not be fetched" in message
     assert "ConnectionError: Couldn't reach the hub" in message
     assert "network" in message
 

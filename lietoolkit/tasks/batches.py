@@ -72,6 +72,7 @@ def make_batches(
     *,
     batch_size: int = 8,
     max_length: int | None = None,
+    context: int | None = None,
     name: str,
     limit_batches: int | None = None,
     seed: int | None = 0,
@@ -88,7 +89,9 @@ def make_batches(
         tokenizer: a transformers tokenizer.
         objective: "lm", "sft" or "dpo".
         batch_size: rows, or pairs for "dpo", in a batch; the last batch may hold fewer.
-        max_length: context in tokens; by default min(tokenizer.model_max_length, 1024).
+        max_length: longest sequence in tokens; by default 1024, or the least of
+            tokenizer.model_max_length and context where that is less.
+        context: tokens that the model can read, where it has such a limit.
         name: the source's name, for messages and the report.
         limit_batches: at most so many batches, from rows drawn without replacement.
         seed: shuffles the rows, the same way each time; None keeps their order.
@@ -101,11 +104,16 @@ def make_batches(
     Raises:
         InputError: bad argument; bad row (file and line); no row with a label token.
     """
-    batch_size = _whole("batch_size", batch_size, 1)
-    limit = None if limit_batches is None else _whole("limit_batches", limit_batches, 1)
+    batch_size = whole_number("batch_size", batch_size, 1)
+    limit = None if limit_batches is None else whole_number("limit_batches", limit_batches, 1)
     if max_length is None:
-        max_length = min(int(tokenizer.model_max_length), DEFAULT_LENGTH)
-    max_length = _whole("max_length", max_length, 2)
+        max_length = min(int(tokenizer.model_max_length), DEFAULT_LENGTH, context or DEFAULT_LENGTH)
+    max_length = whole_number("max_length", max_length, 2)
+    if context is not None and max_length > context:
+        raise InputError(
+            f"max_length: expected at most the model's context of {context} tokens, found "
+            f"{max_length}; lower it, or leave it out."
+        )
     rows = load_rows(rows, objective, name=name)
     order = list(range(len(rows)))
     if seed is not None:
@@ -134,7 +142,7 @@ def make_batches(
             longest_prompt = max(longest_prompt, whole.labelled[0].count(False))
         examples += kept
     if not examples:
-        _refuse(rows, name, max_length, count, longest_prompt)
+        _refuse(rows, name, max_length, context, count, longest_prompt)
     if rows.cut and seed is not None:
         random.Random(seed).shuffle(examples)
     examples = examples[:wanted]
@@ -158,7 +166,8 @@ def make_batches(
     return batches, report
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The value, if it is a whole number and no smaller; InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name}: expected a whole number of at least {least}, found {value!r}.")
     return value
@@ -228,7 +237,9 @@ def _ids(
 def _says_something(answer: Any, tokenizer: Any) -> bool:
     texts = [answer] if isinstance(answer, str) else [message["content"] for message in answer]
     return any(
-        len(tokenizer(text=text, add_special_tokens=False)["input_ids"]) for text in texts if text
+        tokenizer(text=text, add_special_tokens=False, verbose=False)["input_ids"]
+        for text in texts
+        if text
     )
 
 
@@ -304,13 +315,21 @@ def _notes(
     return notes
 
 
-def _refuse(rows: Rows, name: str, max_length: int, count: Counter[str], prompt: int) -> None:
+def _refuse(
+    rows: Rows,
+    name: str,
+    max_length: int,
+    context: int | None,
+    count: Counter[str],
+    prompt: int,
+) -> None:
     where = rows.file or f"source {name!r}"
     if count["too long"]:
+        more = "" if max_length == context else " or raise max_length"
         raise InputError(
             f"{where}: expected at least one row with a label token within the context of "
             f"{max_length} tokens; found {plural(len(rows), 'row')}, all too long (the longest "
-            f"prompt has {prompt} tokens). Shorten the rows or raise max_length."
+            f"prompt has {prompt} tokens). Shorten the rows{more}."
         )
     raise InputError(
         f"{where}: expected at least one row of two tokens or more; found "

@@ -12,7 +12,10 @@ from torch import nn
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
+from lietoolkit.tasks.batches import whole_number
+from lietoolkit.tasks.models import context_length, text_config
 from lietoolkit.tasks.objective import ModelObjective
+from lietoolkit.tasks.options import check_seed
 
 # Up to so many parameters, float64 on the CPU costs little.
 SMALL = 10_000_000
@@ -61,9 +64,12 @@ class Builder:
         self, space: ParameterSpace, tokenizer: Any, objective: str, batch_size: int, batches: int,
         max_length: int | None, microbatch: int | None, reference: nn.Module | None, seed: int,
     ):  # fmt: skip
+        check_seed(seed)
+        whole_number("batches", batches, 1)
         self.space, self.tokenizer, self.objective = space, tokenizer, objective
         self.batch_size, self.batches, self.max_length = batch_size, batches, max_length
         self.microbatch, self.reference, self.seed = microbatch, reference, seed
+        self.context = context_length(text_config(getattr(space.model, "config", None)))
         self.reports: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
 
@@ -93,6 +99,7 @@ class Builder:
             objective,
             batch_size=self.batch_size,
             max_length=self.max_length,
+            context=self.context,
             name=name,
             limit_batches=self.batches,
             seed=self.seed,

@@ -240,14 +240,23 @@ def _read_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> An
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
     except MemoryError as error:
         raise _too_large(folder) from error
     except Exception as error:  # whatever the library says about these files, said in one line
         raise InputError(
-            f"model: {folder} could not be loaded: {type(error).__name__}: {error}"
+            f"model: {folder} could not be loaded ({_reason(error)}). Write it again with "
+            f"model.save_pretrained, or use another model."
         ) from error
     model, report = loaded
+    other = sorted(report["mismatched_keys"])
+    if other:
+        tensor, stored, asked = other[0]
+        raise InputError(
+            f"model: {folder / 'config.json'} asks for {tensor} of shape {list(asked)}, the "
+            f"weights hold {list(stored)}. They do not belong together: copy both from one model."
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
@@ -273,7 +282,8 @@ def _read_tokenizer(
         )
     except Exception as error:  # tokenizers raise many types for damaged files
         raise InputError(
-            f"model: the tokenizer in {folder} could not be loaded: {type(error).__name__}: {error}"
+            f"model: the tokenizer in {folder} could not be loaded ({_reason(error)}). Write it "
+            f"again with tokenizer.save_pretrained."
         ) from error
     embedding: Any = model.get_input_embeddings()
     rows = embedding.weight.shape[0]
@@ -286,6 +296,11 @@ def _read_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token
         notes.append(f"The tokenizer has no padding token; {tokenizer.eos_token!r} pads.")
     return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """An error of a library in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _move(model: Any, device: torch.device) -> PreTrainedModel:

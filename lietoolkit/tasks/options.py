@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def read_sources(
     given: list[str], folder: Path | None, objective: str, seed: int = 0
 ) -> dict[str, Any]:
     """Sources by name from NAME=FILE options or a folder; the examples when there are none."""
+    check_seed(seed)
     found: dict[str, Any] = named("source", given, example="math=math.jsonl")
     if folder is not None:
         if not folder.is_dir():
@@ -114,6 +116,12 @@ def _families(objective: str, split: str, seed: int) -> dict[str, list]:
     return makers[objective](seed=seed, rows=64, split=split)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what some of the libraries' generators cannot start from."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed: expected a whole number from 0 to {2**32 - 1}, found {seed!r}")
+
+
 def writable(out: Path) -> None:
     """Fail before the work, not after it."""
     probe = out / ".writable"
@@ -122,7 +130,8 @@ def writable(out: Path) -> None:
         probe.write_bytes(b"0" * 4096)
         probe.unlink()
     except OSError as error:
-        probe.unlink(missing_ok=True) if out.is_dir() else None
+        with suppress(OSError):  # a read-only folder refuses this, too
+            probe.unlink(missing_ok=True)
         raise InputError(
             f"--out: expected a folder that can be written to, found {out} "
             f"({error.strerror or error}); choose another"

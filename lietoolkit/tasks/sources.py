@@ -159,7 +159,7 @@ def _open_path(text: str, name: str) -> tuple[Placed, str | None, bool, list[str
     except OSError as error:
         _unreadable(text, error)
     if suffix in (*_DATA_SUFFIXES, *TEXT_SUFFIXES) or not _DATASET_NAME.fullmatch(text):
-        fail(f"source {name!r}", "a file or folder", f"nothing at {text}", "Check the path.")
+        fail(text, f"a file or folder ({name!r})", "nothing there", "Check the path.")
     return _numbered(_hub(text, name), text), text, False, []
 
 
@@ -239,7 +239,8 @@ def _parquet(path: Path, label: str) -> Iterable[Any]:
     try:
         return Dataset(parquet.read_table(path))
     except pyarrow.ArrowException as error:
-        fail(label, "a Parquet file", str(error).split("\n")[0][:120], "Write the file again.")
+        reason = re.split(r"\.?\s*\n|\. ", str(error))[0][:200]
+        fail(label, "a Parquet file", reason, "Write the file again.")
 
 
 def _saved(path: Path, name: str) -> Iterable[Any]:
@@ -281,7 +282,7 @@ def _hub(text: str, name: str) -> Iterable[Any]:
     except Exception as error:  # the hub raises many kinds, all of them about this name
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(
-            f"source {name!r}: expected a file, a folder or a data set name; found nothing at "
-            f"{text}, and it could not be fetched as a data set ({type(error).__name__}: {reason})."
+            f"{text}: expected a file, a folder or a data set name ({name!r}); found nothing "
+            f"there, and it could not be fetched as a data set ({type(error).__name__}: {reason})."
             " Check the path, the name and the network, or give a local file."
         ) from error

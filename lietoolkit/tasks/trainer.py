@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lietoolkit.errors import InputError
-from lietoolkit.tasks.batches import SourceReport
+from lietoolkit.tasks.batches import SourceReport, whole_number
 from lietoolkit.tasks.losses import (
     IGNORE,
     Loss,
@@ -139,6 +139,7 @@ Trainer, found object; give one of these
             "trainer: expected a model with weights that can be differentiated twice, found a "
             "quantised one; plan with the unquantised model"
         )
+    whole_number("per_device_train_batch_size", args.per_device_train_batch_size, 1)
     rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return TrainerData(trainer, objective, loss, rows, notes=notes)
 
