@@ -47,7 +47,7 @@ class Plane:
         r"""The step size, or lr times steps, at which the order begins to show,
         :math:`\eta^\dagger = 0.1 / \kappa`: the ends lie apart by a tenth of the way.
 
-        Source: Sweeney (2026), restated as a step size.
+        Source: Sweeney, arXiv:2607.16821.
         """
         return ONSET / self.kappa if self.kappa > 0 else math.inf
 

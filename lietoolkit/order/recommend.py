@@ -17,7 +17,7 @@ from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective, WeightedSum
 from lietoolkit.order.calibration import order_chances, pair_chances, typical_effect
 from lietoolkit.order.constraints import Precedence, obeys, parse_constraints
-from lietoolkit.order.effort import Effort
+from lietoolkit.order.effort import COMPARED, Effort
 from lietoolkit.order.from_end import plan_from_end
 from lietoolkit.order.linear_ordering import EXACT_LIMIT, borda_order
 from lietoolkit.order.schedule_bracket import order_against_reverse
@@ -156,7 +156,9 @@ def recommend(
     pairs = [t.names.index(name) for name in by_pairs]
     costs = tuple(m / t.steps for m in effort.levels)
     rounds: list[dict[str, float]] = []
-    with tqdm(total=effort.budget, desc="orders", unit="run", disable=not progress) as bar:
+    # Planning from the end has a bar of its own; here are only the orders it is compared with.
+    total = effort.budget if effort.planner == "search" else COMPARED * costs[0]
+    with tqdm(total=total, desc="orders", unit="run", unit_scale=True, disable=not progress) as bar:
 
         def tried(order: list[int], level: int) -> float:
             loss = weighted(order, level)

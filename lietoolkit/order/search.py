@@ -43,7 +43,7 @@ class Searched:
         return sum(self.costs[level] for level in self.levels)
 
     def expected(self, orders: Sequence[Sequence[int]]) -> Array:
-        """The losses to expect of any orders at the dearest level tried, [len(orders)]."""
+        """The losses to expect of any orders, as ``Surrogate.losses``, [len(orders)]."""
         return self._surrogate().losses(np.array(orders))
 
     def lead(self, order: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[Array, Array]:
@@ -154,12 +154,13 @@ def search_levels(
         else:
             pool = allowed or _pool(tried, losses, levels, sources, before, random)
             surrogate = Surrogate(tried, levels, losses, len(costs))
+            gains = surrogate.knowledge_gradient(np.array(pool))
             best = None
             for level, cost in enumerate(costs):
                 open_ = [n for n, o in enumerate(pool) if (tuple(o), level) not in done]
                 if cost > left or not open_:
                     continue
-                gain = surrogate.knowledge_gradient(np.array(pool), level)[open_] / cost
+                gain = gains[level, open_] / cost
                 place = int(gain.argmax())
                 if best is None or gain[place] > best[0]:
                     best = gain[place], pool[open_[place]], level

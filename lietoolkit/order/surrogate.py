@@ -116,7 +116,9 @@ class Surrogate:
         ]
 
     def losses(self, orders: Orders) -> Array:
-        """The losses to expect at the dearest level tried, [len(orders)]."""
+        """The true losses to expect, in the unit and origin of the dearest level tried,
+        [len(orders)].
+        """
         cross = order_kernel(self.known, orders)
         mean = sum(s.weight * (self._whitened(s, cross).T @ s.solved) for s in self.supposed)
         return np.asarray(self.center + self.scale * mean)
@@ -138,26 +140,30 @@ class Surrogate:
         second = np.average(np.square(leads) + variances, axis=0, weights=weights)
         return lead, np.maximum(second - lead**2, 0.0)
 
-    def knowledge_gradient(self, orders: Orders, level: int) -> Array:
-        """How much lower one more try at a level makes the lowest expected loss, on average.
+    def knowledge_gradient(self, orders: Orders) -> Array:
+        """How much lower one more try makes the lowest expected loss, on average.
 
-        For a try of each of the orders, in units of the spread of losses, [len(orders)].
+        For a try of each of the orders at each level, in units of the spread of losses,
+        [levels, len(orders)].
         """
         cross, prior = order_kernel(self.known, orders), order_kernel(orders, orders)
-        shared = LEVEL * (self.levels == level)[:, None]
-        gain = np.zeros(len(orders))
+        gain = np.zeros((self.top + 1, len(orders)))
         for s in self.supposed:
             if s.weight < 1e-3:
                 continue
             true = self._whitened(s, cross)
-            seen = np.linalg.solve(s.root, s.trust[self.levels, level][:, None] * cross + shared)
-            variance = np.maximum(1 + LEVEL - (seen**2).sum(0), 0.0) + NOISE
-            moved = (s.trust[level, self.top] * prior - true.T @ seen) / np.sqrt(variance)
             mean = true.T @ s.solved
-            # Only orders that can become the lowest count.
-            near = mean - NODES[-1] * np.abs(moved).max(1) <= mean.min()
-            lows = [(mean[near, None] + x * moved[near]).min(0) for x in NODES]
-            gain += s.weight * (mean.min() - WEIGHTS @ lows)
+            for level in range(self.top + 1):
+                shared = LEVEL * (self.levels == level)[:, None]
+                seen = np.linalg.solve(
+                    s.root, s.trust[self.levels, level][:, None] * cross + shared
+                )
+                variance = np.maximum(1 + LEVEL - (seen**2).sum(0), 0.0) + NOISE
+                moved = (s.trust[level, self.top] * prior - true.T @ seen) / np.sqrt(variance)
+                # Only orders that can become the lowest count.
+                near = mean - NODES[-1] * np.abs(moved).max(1) <= mean.min()
+                lows = [(mean[near, None] + x * moved[near]).min(0) for x in NODES]
+                gain[level] += s.weight * (mean.min() - WEIGHTS @ lows)
         return gain
 
     def _whitened(self, s: Supposed, cross: Array) -> Array:

@@ -10,7 +10,7 @@ from lietoolkit.plots import loss_text
 
 __all__ = ["Limit", "limits", "verdict"]
 
-# Differences of float32 losses below this are rounding (Sweeney 2026).
+# Differences of float32 losses below this are rounding (as in later work by Sweeney).
 FLOAT32_FLOOR = 2e-5
 _LOCAL = ("local", "trotter")
 # Planners that choose among whole orders which they tried.

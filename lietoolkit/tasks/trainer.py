@@ -139,7 +139,8 @@ Trainer, found object; give one of these
             "trainer: expected a model with weights that can be differentiated twice, found a "
             "quantised one; plan with the unquantised model"
         )
-    whole_number("per_device_train_batch_size", args.per_device_train_batch_size, 1)
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        whole_number(name, getattr(args, name), 1)
     rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return TrainerData(trainer, objective, loss, rows, notes=notes)
 

@@ -66,14 +66,9 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
         names: the sources.
 
     Raises:
-        InputError: fewer steps than sources; steps without rows.
+        InputError: fewer steps than sources.
     """
     args = data.trainer.args
-    if data.batch_rows < 1:
-        raise InputError(
-            f"rows of a step: expected at least 1, found {data.batch_rows}; raise "
-            "per_device_train_batch_size or gradient_accumulation_steps"
-        )
     notes: list[str] = []
     lengths = _lengths(data, names, notes)
     total = sum(lengths.values())
