@@ -400,8 +400,9 @@ def test_diverging_training_says_at_which_step(plan) -> None:
     assert json.loads(Path("out/plan.json").read_text())["verification"] is None
 
 
-def test_absurd_step_size_says_so(plan) -> None:
-    refused(plan("--lr", "1e30"), "lr", "1e+30", "diverged at step 2", "Lower lr")
+@pytest.mark.parametrize("lr", ["1e+20", "1e+30"])
+def test_absurd_step_size_says_so(lr: str, plan) -> None:
+    refused(plan("--lr", lr), "lr", lr, "diverged at step 2", "Lower lr")
 
 
 # --- resources -----------------------------------------------------------------------------------

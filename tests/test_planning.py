@@ -295,15 +295,19 @@ def test_verification_trains_the_orders_it_names(plan, verified) -> None:
         assert run["floor"] < 1e-12
 
 
-def test_long_runs_are_trained_in_float32_and_tell_the_orders_apart(plan) -> None:
+def test_long_runs_are_trained_in_float32_and_tell_the_orders_apart() -> None:
+    # Where steps are stable: beyond, rounding grows from step to step.
+    lr = LR / 10
+    plan = plan_of(lr=lr)
+    assert plan.lr_rule["eta_lambda_max"] < 0.3
     m = plan.material
     run = lt.verify_plan(plan, 6, steps=[LONG]).verification["steps"][str(LONG)]
-    exact = lt.run_schedules(m.sources, m.targets["target"], m.theta, run["orders"], LR, LONG)
+    exact = lt.run_schedules(m.sources, m.targets["target"], m.theta, run["orders"], lr, LONG)
     assert m.theta.dtype == torch.float64
     assert run["dtype"] == "float32"
     gap = float((exact - torch.tensor(run["measured"])).abs().max())
-    assert 0 < gap < 1e-2 * float(exact.max() - exact.min())
-    assert run["floor"] < 1e-2 * float(exact.max() - exact.min())
+    assert 0 < gap < 1e-4 * float(exact.max() - exact.min())
+    assert run["floor"] < 1e-4 * float(exact.max() - exact.min())
 
 
 def test_prediction_of_whole_orders_agrees_with_training_at_one_small_step() -> None:

@@ -121,9 +121,12 @@ def _plane(
     # A square, however unequal the two steps are: a narrow map has no room for its labels.
     middle, reach = (low + high) / 2, 0.75 * float((high - low).max())
     grid_x, grid_y = (
-        torch.linspace(center - reach, center + reach, points).tolist()
+        torch.linspace(center - reach, center + reach, points, dtype=torch.float64).tolist()
         for center in middle.tolist()
     )
+    largest = max(map(abs, grid_x + grid_y))
+    if not largest <= torch.finfo(theta.dtype).max:
+        raise NotFinite(f"the steps are {largest:.3g} long, more than {theta.dtype} can hold")
     bar = tqdm(total=len(ranks.mine(grid_y)), desc="loss surface", disable=not progress)
 
     def losses(v: float) -> list[float]:
