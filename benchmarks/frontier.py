@@ -3,11 +3,14 @@
     python benchmarks/frontier.py --model networks --steps 20 --optimizer adamw --draws 12
     python benchmarks/frontier.py --model course --objective sft --sources 4 --steps 20 \
         --optimizer adamw --lr 3e-4 --schedule linear --warmup 8
+    python benchmarks/frontier.py --model course --sources 10 --sample 300 --steps 20 \
+        --optimizer adamw --lr 3e-4 --schedule linear --warmup 20 --draws 2
 
-Truth: every order trained. Quality: the share of the gap between the median and the best order
-(1: the best order, 0: no better than a random one), and the percentile. Cost: training runs of all
-sources. Random search keeps the best of B orders that it trains. "networks" are small regressions
-in float64; a language model is trained in float32. Resumable: draws that are there are kept.
+Truth: every order trained, or a random sample and what anybody chose. Quality: the share of the gap
+between the median and the best of these orders (1: as good as the best, 0: no better than a random
+one), and the percentile. Cost: training runs of all sources. Random search keeps the best of B
+orders that it trains. "networks" are small regressions in float64; a language model is trained in
+float32. Resumable: draws that are there are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--objective", default="sft", choices=["lm", "sft", "dpo"])
     parser.add_argument("--data", help="folder of JSONL files; default: generated families")
     parser.add_argument("--sources", type=int, default=5)
+    parser.add_argument("--sample", type=int, default=0, help="random orders; 0: all there are")
     parser.add_argument("--targets", type=int, default=3, help="of a language model; else 1")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--optimizer", default="adamw", choices=["sgd", "momentum", "adamw"])
@@ -105,9 +109,14 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
     run = {"schedule": args.schedule, "warmup": args.warmup}
     kept = {**run, "folder": f"{folder}-{draw}", "progress": True}
     settings = (theta, lr, args.steps, args.optimizer)
-    orders = [list(order) for order in itertools.permutations(names)]
-    truth = (theta, orders, lr, args.steps, args.optimizer)
-    losses = lt.run_schedules(sources, targets, *truth, **kept)
+    every = itertools.permutations(names)
+    if args.sample:
+        pick = random.Random(args.seed + draw)
+        every = (pick.sample(names, len(names)) for _ in range(args.sample))
+    orders = [list(order) for order in every]
+    losses = lt.run_schedules(
+        sources, targets, theta, orders, lr, args.steps, args.optimizer, **kept
+    )
     solo = lt.run_schedules(
         sources, sources | targets, theta, [[n] for n in names], lr, args.steps, args.optimizer,
         **kept,
@@ -122,13 +131,16 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         m: rehearsal_lr(lr, optimizer_from(args.optimizer), stiffest, m, args.steps)
         for m in levels(args.steps)
     }
-    rehearsals = {}
-    for m in levels(args.steps)[:-1]:
-        rehearsed = lt.run_schedules(
+
+    def trained(orders: list[list[str]], m: int) -> list[list[float]]:
+        return lt.run_schedules(
             sources, targets, theta, orders, stable[m], args.steps, args.optimizer,
-            sweeps=m, **kept,
-        )  # fmt: skip
-        rehearsals[m] = {"lr": stable[m], "losses": rehearsed.tolist()}
+            sweeps=m, **(kept | {"progress": len(orders) > 1}),
+        ).tolist()  # fmt: skip
+
+    rehearsals = {}
+    for m in levels(args.steps)[:-1] if not args.sample else []:
+        rehearsals[m] = {"lr": stable[m], "losses": trained(orders, m)}
     unit = len(names) * args.steps
     plans: dict[str, dict] = {}
     for m, (aim, target) in enumerate(targets.items()):
@@ -154,7 +166,7 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
                 sources, target, theta, stable[sweeps], *settings[2:], sweeps, effort="exact", **run
             )
             note(f"from the end, exact, m={sweeps}", plan.order, plan.cost.total)
-    return {
+    found = {
         "lr": lr,
         "lambda_max": rule.lambda_max,
         "start": {n: float(s.loss(theta)) for n, s in (sources | targets).items()},
@@ -166,6 +178,31 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         "rehearsals": rehearsals,
         "plans": plans,
     }
+    if args.sample:
+        follow(args, found, trained)
+    return found
+
+
+def follow(args: argparse.Namespace, draw: dict, trained: Callable) -> None:
+    """Of a sample: try what the searches ask for, and train what anybody chose.
+
+    Kept as ``draw["tried"][m][order]``, the losses of all targets.
+    """
+    draw["tried"] = {str(m): {} for m in levels(args.steps)}
+    result = {"settings": vars(args)}
+
+    def ask(order: str, m: int) -> None:
+        named = [draw["orders"][0][int(i)] for i in order]
+        draw["tried"][str(m)][order] = trained([named], m)[0]
+
+    for m, aim in enumerate(draw["targets"]):
+        searched = search_again(result, draw, m, ask)
+        orders = [tries[-1].partition(":")[2] for tries in searched.values()]
+        orders += [_digits(draw, plan["order"]) for plan in draw["plans"][aim].values()]
+        known = _tables(result, draw, m)[args.steps]
+        for order in dict.fromkeys(orders):
+            if tuple(map(int, order)) not in known:
+                ask(order, args.steps)
 
 
 def levels(steps: int) -> list[int]:
@@ -198,9 +235,9 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     for draw in result["draws"].values():
         losses = np.array(draw["losses"])
-        places = {tuple(order): i for i, order in enumerate(draw["orders"])}
+        among = {_digits(draw, order) for order in draw["orders"]}
         for m, aim in enumerate(draw["targets"]):
-            column = losses[:, m]
+            column, true = losses[:, m], _tables(result, draw, m)[result["settings"]["steps"]]
             gap = np.median(column) - column.min()
 
             def note(planner: str, loss: float, percentile: float, cost: float,
@@ -211,9 +248,10 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
                 row["cost"].append(float(cost))
 
             for planner, plan in (draw["plans"][aim] | searched(result, draw, m)).items():
-                loss = column[places[tuple(plan["order"])]]
-                worse = 100 * (column > loss).sum() / (len(column) - 1)
-                note(planner, loss, worse, plan["cost"])
+                order = _digits(draw, plan["order"])
+                loss = true[tuple(map(int, order))]
+                others = len(column) - (order in among)
+                note(planner, loss, 100 * (column > loss).sum() / others, plan["cost"])
             for b in RANDOM:
                 note(f"random, best of {b}", best_of_random(column, b), 100 * b / (b + 1), b)
     return found
@@ -248,12 +286,21 @@ def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Searched
         yield budget, Searched(chosen, tried, losses, levels, costs)
 
 
-def search_again(result: dict, draw: dict, m: int) -> dict[str, list[str]]:
+def search_again(
+    result: dict, draw: dict, m: int, ask: Callable[[str, int], None] | None = None
+) -> dict[str, list[str]]:
     """What "auto" tries at every budget, from the rehearsals and true runs that are kept.
 
-    Each try is its level and order, "2:03142"; the last entry is the order taken.
+    Each try is its level and order, "2:03142"; the last entry is the order taken. ``ask`` is told
+    of an order that is not kept, and sees to it.
     """
-    tables, names = _tables(result, draw, m), draw["orders"][0]
+    names = draw["orders"][0]
+
+    def loss(order: list[int], gradients: int) -> float:
+        if ask is not None and tuple(order) not in _tables(result, draw, m)[gradients]:
+            ask("".join(map(str, order)), gradients)
+        return _tables(result, draw, m)[gradients][tuple(order)]
+
     pairs = [
         names.index(n) for n in draw["plans"][draw["targets"][m]]["tournament, local"]["order"]
     ]
@@ -264,7 +311,7 @@ def search_again(result: dict, draw: dict, m: int) -> dict[str, list[str]]:
             continue
         # As order/recommend.py begins.
         search = search_levels(
-            lambda order, at, levels=effort.levels: tables[levels[at]][tuple(order)],
+            lambda order, at, levels=effort.levels: loss(order, levels[at]),
             len(names), effort.budget, [m / result["settings"]["steps"] for m in effort.levels],
             [pairs, pairs[::-1]],
         )  # fmt: skip
@@ -285,7 +332,16 @@ def _tables(result: dict, draw: dict, m: int) -> dict[int, dict[tuple[int, ...],
     orders = [tuple(map(names.index, order)) for order in draw["orders"]]
     rows = {int(x): row["losses"] for x, row in draw["rehearsals"].items()}
     rows[result["settings"]["steps"]] = draw["losses"]
-    return {x: {o: row[m] for o, row in zip(orders, r, strict=True)} for x, r in rows.items()}
+    tables = {x: {o: row[m] for o, row in zip(orders, r, strict=True)} for x, r in rows.items()}
+    for x, tried in draw.get("tried", {}).items():
+        found = {tuple(map(int, order)): losses[m] for order, losses in tried.items()}
+        tables.setdefault(int(x), {}).update(found)
+    return tables
+
+
+def _digits(draw: dict, order: list[str]) -> str:
+    """An order as places in the first one, "03142"; up to ten sources."""
+    return "".join(str(draw["orders"][0].index(name)) for name in order)
 
 
 def table(result: dict) -> None:

@@ -2,10 +2,13 @@
 
     python benchmarks/pairs.py --model course --objective sft --draws 3
     python benchmarks/pairs.py --model smollm2-135m --objective sft --data FOLDER --steps 1 5
+    python benchmarks/pairs.py --model course --lora 8 --tag lora --draws 3
 
 One draw is a set of sources, a set of targets, and all pairs. Predictions are made in float32, as
 the package makes them; truth is trained in float64 unless told otherwise (a large model).
-Results are written as they come and found again when the command is repeated.
+With --lora adapters are trained, after some steps of AdamW on all sources together: before these
+their A matrices have no gradient. Results are written as they come and found again when the command
+is repeated.
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import begun, objectives_of, rows_of, save
 
 import lietoolkit as lt
+from lietoolkit.geometry.objective import WeightedSum
 from lietoolkit.order.stepsize import step_size
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.models import load_model
+from lietoolkit.training.optimizers import optimizer_from
+from lietoolkit.training.stages import run_stage
 
 
 def main() -> None:
@@ -55,6 +61,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--eta-lambda", type=float, default=0.1, help="lr times curvature")
     parser.add_argument("--rows", type=int, default=8, help="rows in a batch")
     parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters; 0: all weights")
+    parser.add_argument("--warm-up", type=int, default=20, help="steps before, with --lora")
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--truth-dtype", default="float64", choices=["float64", "float32"])
@@ -79,6 +87,11 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
 
     def build(dtype: str) -> tuple:
         model, tokenizer = load_model(args.model, dtype=dtype)
+        if args.lora:
+            from peft import LoraConfig, get_peft_model
+
+            torch.manual_seed(seed)
+            model = get_peft_model(model, LoraConfig(r=args.lora, task_type="CAUSAL_LM")).eval()
         space = lt.ParameterSpace(model)
         sizes = (args.rows, 1, seed, args.max_length)
         sources = objectives_of(space, tokenizer, args.objective, train, names, *sizes)
@@ -86,7 +99,7 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
         return space, sources, targets
 
     space, sources, targets = build("float32")
-    theta = space.vector()
+    theta = start = warmed(args, sources, space.vector()) if args.lora else space.vector()
     if "lambda_max" not in entry:
         rule = step_size(sources, theta, progress=True)
         entry["lambda_max"] = rule.lambda_max
@@ -98,19 +111,19 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
         key = f"{method} {aim}"
         if key in entry["predicted"]:
             continue
-        start = time.perf_counter()
+        began = time.perf_counter()
         t = lt.tournament(sources, targets[aim], theta, lr, 1, method, progress=True)
         entry["predicted"][key] = {
             "matrix": t.matrix.tolist(),
             "gradients": t.gradients,
             "cost": t.cost.to_dict(),
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - began,
         }
         save(path, result)
         print(f"draw {draw}: {key} {entry['predicted'][key]['seconds']:.0f} s", flush=True)
     del space, sources, targets
     space, sources, targets = build(args.truth_dtype)
-    theta = space.vector()
+    theta = start.to(space.dtype)
     pairs = list(itertools.permutations(names, 2))
     for steps in args.steps:
         if str(steps) in entry["measured"]:
@@ -128,6 +141,14 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path, path: Path, result:
             },
         }
         save(path, result)
+
+
+def warmed(args: argparse.Namespace, sources: dict, theta: torch.Tensor) -> torch.Tensor:
+    """Adapters after some steps on all sources together."""
+    everything = WeightedSum(sources, {name: 1 / len(sources) for name in sources})
+    adamw = optimizer_from("adamw")
+    state = run_stage(everything, adamw.init(theta), adamw, [1e-3] * args.warm_up)
+    return state.theta
 
 
 def decisions(result: dict, steps: str) -> list[dict]:

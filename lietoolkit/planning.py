@@ -209,7 +209,7 @@ def plan_order(
             },
         )
         with metered() as cost:
-            rule = _step_size(made, theta, lr, optimizer, progress)
+            rule = _step_size(made, theta, lr, optimizer, hvp, progress)
             stiffest = max(rule.lambda_max.values())
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
@@ -315,11 +315,12 @@ def _step_size(
     theta: Tensor,
     lr: float | None,
     optimizer: Optimizer,
+    hvp: str,
     progress: bool,
 ) -> StepSize:
     if lr is None and optimizer.name == "adamw":
         lr = DEFAULT_ADAMW_LR
-    return step_size(sources, theta, lr, progress=progress)
+    return step_size(sources, theta, lr, hvp=hvp, progress=progress)
 
 
 def _plane(

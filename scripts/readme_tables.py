@@ -64,8 +64,8 @@ def pairs_table(results: list[dict]) -> str:
             trotter = percent(rows["trotter"]["right"]) if "trotter" in rows else ""
             interval = f"{percent(local['low'])} to {percent(local['high'])}"
             lines.append([
-                settings["model"], settings["objective"], settings["data"] or "generated",
-                settings["truth_dtype"],
+                settings["model"] + (", LoRA" if settings.get("lora") else ""),
+                settings["objective"], settings["data"] or "generated", settings["truth_dtype"],
                 str(steps), str(found["n"]), f"**{percent(local['right'])}** ({interval})",
                 percent(local["larger half"]), trotter,
                 *(" / ".join(percent(rows[side]["right"]) for side in sides)

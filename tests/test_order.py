@@ -309,6 +309,25 @@ def test_step_size_rule() -> None:
     assert "signs mean nothing" in lt.step_size(sources, start(5), lr=3 / largest).note
 
 
+def test_step_size_of_a_loss_that_cannot_be_differentiated_twice() -> None:
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square().sum()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return 2 * g * ctx.saved_tensors[0]
+
+    sources = {name: lt.Objective(Square.apply, name) for name in "ab"}
+    rule = lt.step_size(sources, start(5), hvp="finite-difference")
+    assert rule.lambda_max == pytest.approx({"a": 2.0, "b": 2.0}, rel=1e-6)
+    # What differentiating twice would have found.
+    assert "no curvature" in lt.step_size(sources, start(5), hvp="exact").note
+
+
 def test_bad_calls_are_explained() -> None:
     case = closed_form(0)
     run = (case["target"], case["theta"], 0.1)

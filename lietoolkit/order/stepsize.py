@@ -86,6 +86,7 @@ def step_size(
     theta: Tensor,
     lr: float | None = None,
     products: int = 5,
+    hvp: str = "auto",
     progress: bool = False,
 ) -> StepSize:
     r"""The rule :math:`\eta\,\lambda_{\max} = 0.1` for the stiffest source.
@@ -98,6 +99,7 @@ def step_size(
         theta: where, [P].
         lr: a step size to judge instead of choosing one.
         products: Hessian-vector products for the stiffest source.
+        hvp: how they are made.
         progress: show a progress bar.
 
     Source: the classical bound of gradient descent, 2, with a margin, as a dimensionless number.
@@ -108,7 +110,7 @@ def step_size(
     def along_gradient(name: str) -> float:
         source = sources[name]
         g = source.gradient(theta)
-        hg = source.gradient_and_hvp(theta, g, check=False)[1]
+        hg = source.gradient_and_hvp(theta, g, hvp, check=False)[1]
         bar.update()
         return float(source.space.norm(hg) / source.space.norm(g).clamp(min=1e-30))
 
@@ -116,7 +118,7 @@ def step_size(
     with bar:
         values = dict(zip(names, ranks.each(names, along_gradient), strict=True))
         stiffest = max(values, key=lambda name: values[name])
-        values[stiffest] = ranks.first(lambda: lambda_max(sources[stiffest], theta, products))
+        values[stiffest] = ranks.first(lambda: lambda_max(sources[stiffest], theta, products, hvp))
         bar.update()
     largest = max(values.values())
     if largest <= 0:
