@@ -228,7 +228,8 @@ def plan_order(
                 hvp=hvp, forgetting=forgetting, folder=folder, progress=progress,
             )  # fmt: skip
             plane = _plane(t, made, aims, weights, theta, progress) if geometry else None
-    notes += [rule.note] if rule.note else []
+    before = sum(weights[name] * loss for name, loss in t.target_losses.items())
+    notes += [note for note in (rule.note, chosen.worse_than(before)) if note]
     return OrderPlan(
         order=chosen.order,
         names=t.names,

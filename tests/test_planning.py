@@ -590,3 +590,12 @@ def test_a_searched_plan_is_held_against_what_its_tries_predict():
     assert sum(seen) >= 2
     gap = expected[seen] - np.array(run["measured"])[seen]
     assert np.abs(gap).max() < 0.1 * np.ptp(run["measured"])
+
+
+@pytest.mark.parametrize("lr, said", [(1e-3, False), (30.0, True)])
+def test_a_search_says_when_training_makes_the_target_worse(lr, said):
+    plan = plan_of(lr=lr, steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)
+    searched, before = plan.material.searched, plan.targets["target"]["loss"]
+    whole = [x for x, at in zip(searched.losses, searched.levels, strict=True) if at == 1]
+    assert (min(whole) > before) == said
+    assert any("raises the target's loss" in note for note in plan.notes) == said

@@ -136,7 +136,7 @@ BAD_JSONL = {
     "broken JSON": (
         "sft",
         GOOD + b'{"prompt": "a", "completion": \n' + GOOD,
-        "{f}, line 2: expected one JSON object; found broken JSON (Expecting value at column",
+        "{f}, line 2: expected one JSON object; found broken JSON (Expecting value, column",
     ),
     "two objects on a line": ("sft", GOOD.strip() + GOOD, "line 1: .* broken JSON (Extra data"),
     "too deep": ("sft", GOOD + b'{"a":' * 99999, "{f}, line 2: expected one JSON object of text"),

@@ -64,6 +64,20 @@ class Recommendation:
             if level in self.searched.levels
         }
 
+    def worse_than(self, before: float) -> str:
+        """What to say if no order that was trained whole ends below the loss before, else ''."""
+        found = self.searched
+        if found is None:
+            return ""
+        tries = zip(found.losses, found.levels, strict=True)
+        whole = [loss for loss, level in tries if found.costs[level] == 1]
+        if not whole or min(whole) < before:
+            return ""
+        return (
+            f"every order that was trained whole raises the target's loss, from {before:.3g} to "
+            f"{min(whole):.3g} or more: lower lr, or check whether these sources serve the target"
+        )
+
 
 def recommend(
     effort: Effort,

@@ -199,7 +199,7 @@ def _parse(text: str, label: str, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{label}, line {line + error.lineno - 1}"
-        fail(place, "one JSON object", f"broken JSON ({error.msg} at column {error.colno})",
+        fail(place, "one JSON object", f"broken JSON ({error.msg}, column {error.colno})",
               "Repair the line; each row is one line.")  # fmt: skip
     except (ValueError, RecursionError):
         fail(f"{label}, line {line}", "one JSON object of text",
