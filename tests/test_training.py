@@ -13,7 +13,8 @@ from helpers import network, quadratic, start
 
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
-from lietoolkit.training.optimizers import Resumed, TrainingState
+from lietoolkit.geometry.space import BLOCK
+from lietoolkit.training.optimizers import Clipped, Resumed, TrainingState
 from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
 from lietoolkit.training.schedules import step_sizes
 from lietoolkit.training.stages import run_stage
@@ -42,6 +43,38 @@ def test_optimizers_equal_torch(name: str, dtype: torch.dtype) -> None:
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     assert torch.allclose(state.theta, parameter.detach(), atol=tolerance, rtol=tolerance)
     assert state.step == 50
+
+
+@pytest.mark.parametrize("inner", [lt.SGD(), lt.Momentum(), lt.AdamW()], ids=lambda o: o.name)
+@pytest.mark.parametrize("around", ["nothing", "clipped", "resumed"])
+def test_updates_in_place_are_the_same_updates(inner: object, around: str) -> None:
+    """Bit by bit, over several blocks; a stage leaves the state it was given as it was."""
+    size = 2 * BLOCK + 3
+    generator = torch.Generator().manual_seed(0)
+    theta, *given = (torch.randn(size, generator=generator) for _ in range(4))
+    state = inner.init(theta)
+    late = inner.step(state, given[0], 0.1)
+    optimizer = {
+        "nothing": inner,
+        "clipped": Clipped(inner, 0.5),
+        "resumed": Resumed(inner, late, rest=(0.5, 1.0, 0.25)),
+    }[around]
+    start = optimizer.init(theta)
+    before = [t.clone() for t in (theta, *start.buffers)]
+    pure = start
+    for g in given:
+        pure = optimizer.step(pure, g, 0.1)
+    left = iter(given)
+    source = lt.Objective(lambda x: x.sum())
+    source.gradient = lambda theta, batch: next(left)
+    staged = run_stage(source, start, optimizer, [0.1] * 3)
+    assert staged.step == pure.step
+    for found, wanted in zip(
+        (staged.theta, *staged.buffers), (pure.theta, *pure.buffers), strict=True
+    ):
+        assert torch.equal(found, wanted)
+    for now, then in zip((theta, *start.buffers), before, strict=True):
+        assert torch.equal(now, then)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

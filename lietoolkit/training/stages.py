@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
-from lietoolkit.training.optimizers import Optimizer, TrainingState
+from lietoolkit.training.optimizers import Optimizer, TrainingState, advance
 
 
 def run_stage(
@@ -31,6 +32,7 @@ def run_stage(
         InputError: the loss or gradient stops being finite; says at which step.
     """
     held = shares(len(sizes), gradients or len(sizes))
+    begun = state
     for s, share in enumerate(held):
         try:
             g = source.gradient(state.theta, batch=s % source.batches)
@@ -40,7 +42,9 @@ def run_stage(
                 f"(step size {sizes[share[0]]:.3g}): {error}. Lower lr."
             ) from error
         for step in share:
-            state = optimizer.step(state, g, sizes[step])
+            # Only what this stage made itself is written over.
+            update = optimizer.step if state is begun else partial(advance, optimizer)
+            state = update(state, g, sizes[step])
     return state
 
 
