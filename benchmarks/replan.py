@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
 from tqdm.auto import tqdm
-from trl import SFTConfig, SFTTrainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import begun, save, summary
@@ -31,7 +29,6 @@ from common import begun, save, summary
 import lietoolkit as lt
 from lietoolkit.tasks.generated import sft_families
 from lietoolkit.tasks.models import load_model
-from lietoolkit.trainers import follow_plan
 
 BATCH = 8
 # How the rest is planned again, by name; None leaves the first plan as it is.
@@ -76,6 +73,10 @@ def parse() -> argparse.Namespace:
 
 def run_draw(args: argparse.Namespace, seed: int) -> dict:
     """Of each way: the order taken, and the target's losses from the start to the end."""
+    from datasets import Dataset
+
+    from lietoolkit.trainers import follow_plan
+
     pick = random.Random(seed)
     train = sft_families(seed, BATCH * args.steps, "train")
     *names, aim = pick.sample(sorted(train), args.sources + 1)
@@ -104,8 +105,11 @@ def run_draw(args: argparse.Namespace, seed: int) -> dict:
     return found
 
 
-def trainer_of(args: argparse.Namespace, sources: dict, seed: int, folder: str) -> SFTTrainer:
-    """TRL's defaults (linear decay, clipping at norm 1), but float32 and no bar."""
+def trainer_of(args: argparse.Namespace, sources: dict, seed: int, folder: str) -> Any:
+    """TRL's SFTTrainer with its defaults (linear decay, clipping at 1), but float32 and no bar."""
+    from datasets import concatenate_datasets
+    from trl import SFTConfig, SFTTrainer
+
     model, tokenizer = load_model(args.model)
     return SFTTrainer(
         model,

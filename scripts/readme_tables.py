@@ -9,6 +9,7 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from statistics import mean
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import frontier  # noqa: E402
+import replan  # noqa: E402
 import stage  # noqa: E402
 from common import summary  # noqa: E402
 from orders import standings  # noqa: E402
@@ -78,16 +80,18 @@ def orders_table(results: list[dict]) -> str:
     """One line per result file and planner."""
     if not results:
         return NONE_YET
-    head = ["model", "objective", "steps", "plans", "planner", "percentile, 95 % interval",
-            "gap share", "best of all"]  # fmt: skip
+    head = ["model", "objective", "sources", "orders trained", "steps", "plans", "planner",
+            "percentile, 95 % interval", "gap share", "best of all"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
         settings = result["settings"]
         for planner, row in standings(result).items():
             mean, low, high = summary(row["percentile"])
+            orders = settings.get("sample") or f"all {math.factorial(settings['sources'])}"
             lines.append([
-                settings["model"], settings["objective"], str(settings["steps"]),
-                str(len(row["rank"])), planner, f"{mean:.1f} ({low:.1f} to {high:.1f})",
+                settings["model"], settings["objective"], str(settings["sources"]), str(orders),
+                str(settings["steps"]), str(len(row["rank"])), planner,
+                f"{mean:.1f} ({low:.1f} to {high:.1f})",
                 f"{sum(row['gap share']) / len(row['gap share']):.2f}",
                 f"{row['rank'].count(1)} of {len(row['rank'])}",
             ])  # fmt: skip
@@ -157,6 +161,27 @@ def stage_table(results: list[dict]) -> str:
                 settings["model"], settings["objective"], settings["optimizer"], str(k),
                 str(row["n"]), f"**{percent(one['right'])}** ({interval})",
                 percent(one["larger half"]), percent(row["local"]["right"]), f"{last} / {first}",
+            ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def replan_table(results: list[dict]) -> str:
+    """Per optimizer and way to plan again on the way: what the target's last loss gains by it."""
+    if not results:
+        return NONE_YET
+    head = ["model", "trained with", "runs", "planned again before each stage by",
+            "gain in nats, 95 % interval", "better", "worse", "costs, training runs"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for result in results:
+        settings = result["settings"]
+        for way, row in replan.gains(result).items():
+            middle, low, high = summary(row["gain"])
+            better, worse = (sum(sign * x > 0 for x in row["gain"]) for sign in (1, -1))
+            lines.append([
+                settings["model"], f"{settings['optimizer']}, {settings['steps']} steps",
+                str(len(row["gain"])), way.removeprefix("again by "),
+                f"{middle:+.4f} ({low:+.4f} to {high:+.4f})", str(better), str(worse),
+                f"{mean(row['runs']):.2f}",
             ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -243,6 +268,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "orders": lambda: orders_table(read_results(RESULTS, "orders")),
     "frontier": lambda: frontier_table(read_results(RESULTS, "frontier")),
     "abstention": lambda: abstention_table(read_results(RESULTS, "abstention")),
+    "replan": lambda: replan_table(read_results(RESULTS, "replan")),
     "stage": lambda: stage_table(read_results(RESULTS, "stage")),
     "calibration": lambda: calibration_table(read_result(RESULTS / "calibration.json")),
     "costs": lambda: costs_table(read_results(RESULTS, "hvp")),

@@ -101,7 +101,8 @@ ex.hint("10.2")
 def replay(gradients, order, lr):
     """How far AdamW moves the parameters in this order.
 
-    gradients: {name: recorded gradients, [k, P]}; order: names, the one trained first in front
+    gradients: {name: recorded gradients, [k, P]}
+    order: names, the one trained first in front
     returns: the sum of all moves, [P]
     """
     ### BEGIN SOLUTION
