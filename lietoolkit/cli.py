@@ -44,6 +44,10 @@ def plan(
     steps_of: Annotated[
         list[str] | None, typer.Option(help="NAME=STEPS, of a source that is not --steps")
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME of a source to give in two halves, if that is better"),
+    ] = None,
     constraint: shared.Constraints = None,
     lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,
@@ -92,7 +96,7 @@ def plan(
                 microbatch=microbatch, parameters=parameters, device=device, seed=seed,
                 trust_remote_code=trust_remote_code, folder=out / "tried", progress=show,
                 objective_of=named("objective-of", objective_of),
-                steps_of=named("steps-of", steps_of, int),
+                steps_of=named("steps-of", steps_of, int), split=split or (),
             )  # fmt: skip
             if show:
                 made.save(out)

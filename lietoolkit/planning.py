@@ -34,6 +34,7 @@ from lietoolkit.plan_arguments import (
 )
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
 from lietoolkit.tasks.losses import in_eval_mode
+from lietoolkit.tasks.parts import in_parts, steps_in_parts
 from lietoolkit.training.from_trainer import read_objectives
 from lietoolkit.training.optimizers import Optimizer, optimizer_from
 from lietoolkit.training.schedules import steps_by_source
@@ -60,6 +61,7 @@ def plan_order(
     weights: Mapping[str, float] | None = None,
     objective_of: Mapping[str, str] | None = None,
     steps_of: Mapping[str, int] | None = None,
+    split: Sequence[str] = (),
     constraints: Sequence[str] = (),
     schedule: str = "constant",
     warmup: int = 0,
@@ -111,6 +113,8 @@ def plan_order(
         objective_of: the loss of single sources or targets, to plan stages of several kinds.
         steps_of: steps of single sources, where their stages are longer or shorter; with the
             planners "tournament" (not ``method="stage"``) and "search".
+        split: sources whose rows and steps are given in two halves, "NAME/1" and "NAME/2", with
+            others between them where that is better.
         constraints: "a before b", "a first", "a last"; obeyed exactly.
         schedule, warmup: of the step size over the whole run.
         batch_size, batches: rows in a batch, and batches read of each source and target.
@@ -150,6 +154,16 @@ def plan_order(
             max_length=max_length, microbatch=microbatch, reference=reference,
             device=device, dtype=dtype, objective_of=objective_of, steps_of=steps_of,
         )  # fmt: skip
+    if split:
+        sources, objective_of = in_parts(sources, split, objective, objective_of)
+        if trainer is None:
+            steps_of = steps_in_parts(split, steps, steps_of)
+        elif trainer.args.max_steps > 0:
+            raise InputError(
+                "split: expected stages as long as their rows, found max_steps, which all stages "
+                "share evenly; set num_train_epochs in the trainer's arguments"
+            )
+    if trainer is not None:
         data, run, sources, target = read_objectives(trainer, sources, target, batches, parameters)
         model, objective, lr, steps = trainer.model, data.objective, run.lr, run.steps
         optimizer, schedule, warmup = run.optimizer, run.schedule, run.warmup

@@ -346,6 +346,8 @@ ARGUMENTS = {
     "--warmup -1": ["warmup", "whole number", "-1"],
     "--batch-size 0": ["batch_size", "at least 1", "0"],
     "--batches 0": ["Error: batches", "at least 1", "0"],
+    "--split nobody": ["split", "'nobody' is no source", "sums, words"],
+    "--split sums --steps 1": ["split", "at least two steps of 'sums'", "leave it whole"],
     "--seed -1": ["seed", "0 to 4294967295", "-1"],
     "--seed 4294967296": ["seed", "0 to 4294967295", "4294967296"],
     "--microbatch 0": ["microbatch", "at least 1", "0"],

@@ -20,6 +20,7 @@ from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import neighbors, recommend
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.generated import sft_families
+from lietoolkit.tasks.parts import in_parts
 from lietoolkit.tasks.toys import network_start, networks
 from lietoolkit.training.optimizers import optimizer_from
 from lietoolkit.verify import LONG
@@ -599,3 +600,33 @@ def test_a_search_says_when_training_makes_the_target_worse(lr, said):
     whole = [x for x, at in zip(searched.losses, searched.levels, strict=True) if at == 1]
     assert (min(whole) > before) == said
     assert any("raises the target's loss" in note for note in plan.notes) == said
+
+
+def test_a_source_in_two_parts():
+    """Halves of the rows and of the steps; the search may train others between them."""
+    plan = plan_of(
+        steps=3, optimizer="adamw", planner="search", budget=2.0, split=["good"],
+        steps_of={"good": 5, "mat": 2}, constraints=["good/1 before Paris"],
+    )  # fmt: skip
+    assert plan.names == ["Paris", "good/1", "good/2", "mat"]
+    assert sorted(plan.order) == sorted(plan.names)
+    assert plan.order.index("good/1") < plan.order.index("Paris")
+    # The longest stage is what "steps" says; the others are named.
+    assert (plan.steps, plan.steps_of) == (3, {"good/2": 2, "mat": 2})
+    assert [plan.sources[name]["rows"] for name in plan.names] == [8, 4, 4, 8]
+    by_hand = plan_of(sources={**SOURCES, "good/1": SOURCES["good"][:4]}).material.sources
+    part = plan.material.sources["good/1"]
+    assert part.fingerprint() == by_hand["good/1"].fingerprint()
+
+
+def test_parts_of_a_source_of_another_kind():
+    found, losses = in_parts({"a": TARGET, "b": OTHER}, ["b"], "sft", {"b": "lm"})
+    assert list(found) == ["a", "b/1", "b/2"] and found["b/1"] + found["b/2"] == OTHER
+    assert losses == {"b/1": "lm", "b/2": "lm"}
+    for sources, message in (
+        ({"a": TARGET[:1], "b": OTHER}, "at least two rows in 'a', found 1"),
+        ({"a/1": TARGET, "a": OTHER}, "'a/1' is the name of another source"),
+        ({"a": lt.Objective(torch.sum), "b": OTHER}, "expected rows of 'a', found an objective"),
+    ):
+        with pytest.raises(lt.InputError, match=message):
+            in_parts(sources, ["a"])

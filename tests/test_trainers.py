@@ -301,6 +301,23 @@ def test_stages_follow_epochs_or_share_max_steps(tmp_path):
         planned(trainer("sft", tmp_path, max_steps=2), "sft")
 
 
+def test_a_source_in_two_parts(tmp_path):
+    made = trainer("sft", tmp_path, optim="sgd", learning_rate=1e-2)
+    plan = planned(made, "sft", split=["sort"])
+    lengths = {name: last - first for name, first, last in plan.stages}
+    assert lengths == {"addition": 2, "sort/1": 1, "sort/2": 1, "copy": 2}
+    # In one batch each, so that planning reads all that is trained on.
+    plan = planned(made, "sft", split=NAMES["sft"])
+    expected = repeated(plan)
+    callback = follow_plan(made, plan)
+    made.train()
+    assert callback.order == plan.order
+    assert callback.losses[-1] == pytest.approx(expected, abs=1e-4)
+    assert abs(expected - callback.losses[0]) > 1e-4
+    with pytest.raises(lt.InputError, match="split: expected stages as long as their rows"):
+        planned(trainer("sft", tmp_path, max_steps=7), "sft", split=["sort"])
+
+
 @pytest.mark.slow
 def test_accumulated_batches_are_one_step(tmp_path):
     made = trainer(
