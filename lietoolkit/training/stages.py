@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
@@ -32,7 +31,8 @@ def run_stage(
         InputError: the loss or gradient stops being finite; says at which step.
     """
     held = shares(len(sizes), gradients or len(sizes))
-    begun = state
+    # A copy of its own, to write over: for a large model new vectors at every step are slow.
+    state = TrainingState(state.theta.clone(), tuple(b.clone() for b in state.buffers), state.step)
     for s, share in enumerate(held):
         try:
             g = source.gradient(state.theta, batch=s % source.batches)
@@ -42,9 +42,7 @@ def run_stage(
                 f"(step size {sizes[share[0]]:.3g}): {error}. Lower lr."
             ) from error
         for step in share:
-            # Only what this stage made itself is written over.
-            update = optimizer.step if state is begun else partial(advance, optimizer)
-            state = update(state, g, sizes[step])
+            state = advance(optimizer, state, g, sizes[step])
     return state
 
 
