@@ -42,7 +42,8 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def rows_of(objective: str, data: str | None, split: str, seed: int, count: int) -> dict[str, list]:
-    """Rows of every family: generated ones, the files of a folder, or the installed packages.
+    """Rows of every family: generated ones, the files of a folder, or the folders of
+    installed packages.
 
     Of a file, training rows come from its first half and evaluation rows from its second, so that
     a target never holds a source's rows.
@@ -52,13 +53,18 @@ def rows_of(objective: str, data: str | None, split: str, seed: int, count: int)
     families = {}
     if data == "packages":
         site = Path(sysconfig.get_paths()["purelib"])
-        for folder in sorted(path.parent for path in site.glob("*/__init__.py")):
-            # Whole files to either side; of each its middle, where neither licence nor imports are.
-            texts = [path.read_text("utf-8", "ignore") for path in sorted(folder.rglob("*.py"))]
-            half = [text for i, text in enumerate(texts) if i % 2 == (split == "eval")]
-            rows = [{"text": text[len(text) // 2 :][:600]} for text in half if len(text) > 1200]
+        for folder in sorted({path.parent for path in site.rglob("__init__.py")}):
+            # Whole files to either side; of each every other passage, without the licence.
+            files = sorted(folder.glob("*.py"))[split == "eval" :: 2]
+            texts = [path.read_text("utf-8", "ignore") for path in files]
+            rows = [
+                {"text": text[i : i + 600]}
+                for text in texts
+                for i in range(600, len(text) - 600, 1200)
+            ]
             if len(rows) >= count:
-                families[folder.name] = random.Random(seed).sample(rows, count)
+                name = folder.relative_to(site).as_posix()
+                families[name] = random.Random(seed).sample(rows, count)
         return families
     for path in sorted(Path(data).glob("*.jsonl")):
         rows = list(load_rows(str(path), objective, name=path.stem))
