@@ -81,7 +81,8 @@ def pairs() -> dict[str, Statements]:
     found: dict[str, list] = {}
     for path in sorted(RESULTS.glob("pairs-*.json")):
         result = json.loads(path.read_text())
-        rows = found.setdefault(result["settings"]["model"], [])
+        adapters = ", LoRA" if result["settings"].get("lora") else ""
+        rows = found.setdefault(result["settings"]["model"] + adapters, [])
         for draw in result["draws"].values():
             names = draw["sources"]
             curvature = draw["lr"] * max(draw["lambda_max"].values())
@@ -104,6 +105,8 @@ def orders() -> dict[str, Statements]:
         result = json.loads(path.read_text())
         rows = found.setdefault(result["settings"]["model"], [])
         for draw in result["draws"].values():
+            if "tried" in draw:  # a sample: what an order is held against was not trained
+                continue
             names = draw["orders"][0]
             places = {tuple(map(names.index, order)): n for n, order in enumerate(draw["orders"])}
             for m in range(len(draw["targets"])):
