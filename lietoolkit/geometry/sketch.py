@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.space import BLOCK
 
 
@@ -13,10 +14,11 @@ class Sketch:
     \langle u, v\rangle`.
 
     Coordinate p falls into bucket ``p mod width`` with a random sign, so the standard deviation of
-    an inner product is about :math:`\|u\| \|v\| / \sqrt{W}`.
+    an inner product is about :math:`\|u\| \|v\| / \sqrt{W}`. Of pieces (``ranks.pieces``), p is a
+    place in all of them, one after the other, and signs are drawn for each piece.
 
     Args:
-        size: P.
+        size: P, of this process's piece.
         width: W.
         device: where the vectors live.
         seed: of the signs.
@@ -30,8 +32,11 @@ class Sketch:
         self, size: int, width: int = 1 << 16, device: torch.device | str = "cpu", seed: int = 0
     ):
         self.size = size
-        self.width = min(width, size)
-        generator = torch.Generator().manual_seed(seed)
+        sizes = ranks.of_pieces(size)
+        place = ranks.piece()
+        self.width = min(width, sum(sizes))
+        self.first = sum(sizes[:place]) % self.width
+        generator = torch.Generator().manual_seed(seed + place)
         signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
         self.signs = signs.mul_(2).sub_(1).to(device)
 
@@ -44,4 +49,4 @@ class Sketch:
             full = signed.numel() - signed.numel() % self.width
             out += signed[:full].view(-1, self.width).sum(0, dtype=torch.float64)
             out[: signed.numel() - full] += signed[full:]
-        return out
+        return ranks.summed(out.roll(self.first))

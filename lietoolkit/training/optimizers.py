@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry.space import length
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Clipped(_Around):
 
     def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
         """One update with gradient g, cut if too long."""
-        norm = torch.linalg.vector_norm(g, dtype=torch.float64)
+        norm = length(g, torch.float64)
         factor = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
         return self.inner.step(state, g * factor.to(g.dtype), lr)
 
