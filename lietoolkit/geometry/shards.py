@@ -32,7 +32,7 @@ class Shards:
         self.reshard()
         self.group = _checked(model, parts)
         self.count, self.place = dist.get_world_size(), dist.get_rank()
-        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
 
     def reshard(self) -> None:
         """Let go of whole parameters: FSDP2 keeps those of the root, and would use them again."""
@@ -122,15 +122,16 @@ def _checked(model: nn.Module, parts: Sequence[Any]) -> dist.ProcessGroup:
         )
     inside = {id(p) for part in parts for p in part.parameters()}
     meshes = []
+    parameter: Any  # a DTensor, a class not loaded without need
     for name, parameter in model.named_parameters():
         if not _sharded(parameter):
             continue
-        mesh, placed = parameter.device_mesh, str(parameter.placements)  # type: ignore[attr-defined]
+        mesh, placed = parameter.device_mesh, str(parameter.placements)
         if id(parameter) not in inside or placed != "(Shard(dim=0),)":
             raise _refusal(f"{name!r} placed {placed}")
         if mesh.size() != dist.get_world_size():
             raise _refusal(f"{name!r} over {mesh.size()} of {dist.get_world_size()} processes")
-        if parameter.to_local().device.type != mesh.device_type:  # type: ignore[operator]
+        if parameter.to_local().device.type != mesh.device_type:
             raise _refusal(f"{name!r} offloaded to the {parameter.device.type}")
         meshes.append(mesh)
     for part in parts:
