@@ -30,8 +30,9 @@ class Shards:
         self.parts = parts
         self.roots = [part for part in parts if id(part) not in below]
         self.reshard()
-        self.group = _checked(model, parts)
-        self.count, self.place = dist.get_world_size(), dist.get_rank()
+        mesh = _checked(model, parts)
+        self.group = mesh.get_group()
+        self.count, self.place = mesh.size(), mesh.get_local_rank()
         self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
 
     def reshard(self) -> None:
@@ -47,6 +48,11 @@ class Shards:
                 return tensor.to_local()
             each = -(-tensor.numel() // self.count)
             return tensor.view(-1)[self.place * each : (self.place + 1) * each]
+
+    def first(self, tensor: Tensor) -> int:
+        """The place of this process's first number among those of a parameter."""
+        rows = len(tensor) if _sharded(tensor) else tensor.numel()
+        return min(self.place * -(-rows // self.count), rows) * (tensor.numel() // rows)
 
     @contextmanager
     def at(self, tensors: Sequence[Tensor], pieces: Sequence[Tensor]) -> Iterator[None]:
@@ -113,8 +119,8 @@ def shards_of(model: nn.Module) -> Shards | None:
     return None
 
 
-def _checked(model: nn.Module, parts: Sequence[Any]) -> dist.ProcessGroup:
-    """The group that the parameters are sharded over; raises InputError if they cannot be used."""
+def _checked(model: nn.Module, parts: Sequence[Any]) -> Any:
+    """The mesh that the parameters are sharded over; raises InputError if they cannot be used."""
     if not hasattr(parts[0], "reset_iter_state"):
         raise InputError(
             "model: sharded by fully_shard, which needs torch 2.13 or newer here, found "
@@ -152,7 +158,7 @@ def _checked(model: nn.Module, parts: Sequence[Any]) -> dist.ProcessGroup:
                 )
     if not meshes:
         raise _refusal("fully_shard without any parameter")
-    return meshes[0].get_group()
+    return meshes[0]
 
 
 def _sharded(parameter: Tensor) -> bool:

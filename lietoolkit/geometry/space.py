@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -73,6 +74,10 @@ class VectorSpace:
     def in_step(self) -> AbstractContextManager[None]:
         """Inside, sums over coordinates are over those of all pieces; see ``ranks.pieces``."""
         return ranks.pieces(None if self.shards is None else self.shards.group)
+
+    def places(self, u: Tensor) -> list[tuple[int, int]]:
+        """Runs of a vector's coordinates in the whole of all pieces: the first, and how many."""
+        return [(0, u.numel())]
 
     def scratch(self, like: Tensor) -> Tensor:
         """A vector to overwrite; on a CPU the same one each time.
@@ -192,6 +197,16 @@ class ParameterSpace(VectorSpace):
                 "take it from space.vector()"
             )
         return [v.view(s) for v, s in zip(vector.split(self.sizes), self.shapes, strict=True)]
+
+    def places(self, u: Tensor) -> list[tuple[int, int]]:
+        """Runs of a vector's coordinates in the whole of all pieces: the first, and how many."""
+        if self.shards is None:
+            return super().places(u)
+        starts = itertools.accumulate((p.numel() for p in self.tensors), initial=0)
+        firsts = (
+            start + self.shards.first(p) for start, p in zip(starts, self.tensors, strict=False)
+        )
+        return list(zip(firsts, self.sizes, strict=True))
 
     def _piece(self, parameter: Tensor) -> Tensor:
         return parameter.detach() if self.shards is None else self.shards.piece(parameter)

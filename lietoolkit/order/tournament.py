@@ -282,7 +282,10 @@ def _vectors(
     the bootstrap.
     """
     full = fits_in_full(theta, (1 + len(g_targets)) * len(sources))
-    sketch = Sketch(theta.numel(), device=theta.device, seed=seed) if chunks > 1 else None
+    sketch = None
+    if chunks > 1:
+        places = next(iter(sources.values())).space.places(theta)
+        sketch = Sketch(theta.numel(), device=theta.device, seed=seed, places=places)
     all_g: dict[str, Stored] = {}
     all_v: dict[str, dict[str, Stored]] = {name: {} for name in g_targets}
     parts: dict[str, list[Part]] = {}
