@@ -47,12 +47,12 @@ class Shards:
             if hasattr(tensor, "to_local"):
                 return tensor.to_local()
             each = -(-tensor.numel() // self.count)
-            return tensor.view(-1)[self.place * each : (self.place + 1) * each]
+            return tensor.reshape(-1)[self.place * each : (self.place + 1) * each]
 
     def first(self, tensor: Tensor) -> int:
         """The place of this process's first number among those of a parameter."""
         rows = len(tensor) if _sharded(tensor) else tensor.numel()
-        return min(self.place * -(-rows // self.count), rows) * (tensor.numel() // rows)
+        return min(self.place * -(-rows // self.count), rows) * (tensor.numel() // max(rows, 1))
 
     @contextmanager
     def at(self, tensors: Sequence[Tensor], pieces: Sequence[Tensor]) -> Iterator[None]:
@@ -123,8 +123,9 @@ def _checked(model: nn.Module, parts: Sequence[Any]) -> Any:
     """The mesh that the parameters are sharded over; raises InputError if they cannot be used."""
     if not hasattr(parts[0], "reset_iter_state"):
         raise InputError(
-            "model: sharded by fully_shard, which needs torch 2.13 or newer here, found "
-            f"{torch.__version__}; update torch, or give the model before it is sharded"
+            "model: sharded by fully_shard, expected a torch whose FSDPModule has "
+            f"reset_iter_state (2.13 has), found {torch.__version__}; update torch, or give the "
+            "model before it is sharded"
         )
     inside = {id(p) for part in parts for p in part.parameters()}
     meshes = []
