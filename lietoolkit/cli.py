@@ -71,6 +71,9 @@ def plan(
         list[int] | None, typer.Option(help="steps of the real runs; default: --steps and 20")
     ] = None,
     device: shared.Device = "auto",
+    shard: Annotated[
+        bool, typer.Option("--shard", help="hold the model in pieces, one in each process")
+    ] = False,
     seed: Annotated[int, typer.Option(help="of the rows drawn")] = 0,
     out: Annotated[Path, typer.Option(help="folder for plan.json and the report")] = Path("out"),
     report: Annotated[bool, typer.Option(help="write report.html and report.ipynb")] = True,
@@ -94,6 +97,7 @@ def plan(
                 method=method, weights=weights, constraints=constraint or (), schedule=schedule,
                 warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
                 microbatch=microbatch, parameters=parameters, device=device, seed=seed,
+                shard=shard,
                 trust_remote_code=trust_remote_code, folder=out / "tried", progress=show,
                 objective_of=named("objective-of", objective_of),
                 steps_of=named("steps-of", steps_of, int), split=split or (),

@@ -18,7 +18,7 @@ _DEFAULTS = {
     "model": None, "objective": "sft", "lr": None, "steps": 20, "optimizer": "adamw",
     "tokenizer": None, "schedule": "constant", "warmup": 0, "batch_size": 8, "max_length": None,
     "microbatch": None, "reference": None, "device": "auto", "dtype": "auto", "objective_of": None,
-    "steps_of": None,
+    "steps_of": None, "shard": False,
 }  # fmt: skip
 
 

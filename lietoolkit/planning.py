@@ -15,7 +15,7 @@ from lietoolkit.environment import hardware, versions
 from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import metered
-from lietoolkit.geometry.objective import Objective, WeightedSum
+from lietoolkit.geometry.objective import Objective, WeightedSum, no_exact
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
@@ -78,6 +78,7 @@ def plan_order(
     geometry: bool = True,
     device: str = "auto",
     dtype: str = "auto",
+    shard: bool = False,
     seed: int = 0,
     trust_remote_code: bool = False,
     folder: str | Path | None = None,
@@ -129,6 +130,8 @@ def plan_order(
         device: "auto", "cpu" or "cuda".
         dtype: "float32", "float64", or "auto": float64 for a named model of at most 10 million
             parameters on the CPU, where it costs little and no effect drowns in rounding.
+        shard: hold a named model in pieces, one in each process (FSDP2), where it does not fit
+            into one; a model given as an object may be sharded already, with ``fully_shard``.
         seed: of the rows drawn and the bootstrap.
         trust_remote_code: allow a model to bring its own code.
         folder: where orders tried by a search are kept; the same call continues from there.
@@ -140,7 +143,7 @@ def plan_order(
     The model is left exactly as it was.
 
     Where ``torch.distributed`` is initialised, its processes share the work and each returns the
-    same plan; all must make the call.
+    same plan; all must make the call. With a sharded model all work on every batch together.
     """
     start = time.perf_counter()
     if model is None and trainer is None:
@@ -152,7 +155,7 @@ def plan_order(
             model=model, objective=objective, lr=lr, steps=steps, optimizer=optimizer,
             tokenizer=tokenizer, schedule=schedule, warmup=warmup, batch_size=batch_size,
             max_length=max_length, microbatch=microbatch, reference=reference,
-            device=device, dtype=dtype, objective_of=objective_of, steps_of=steps_of,
+            device=device, dtype=dtype, objective_of=objective_of, steps_of=steps_of, shard=shard,
         )  # fmt: skip
     if split:
         sources, objective_of = in_parts(sources, split, objective, objective_of)
@@ -193,11 +196,13 @@ def plan_order(
         )
     weights = weights_of(weights, targets)
     network, tokenizer, label = resolve_model(
-        model, tokenizer, device, dtype, trust_remote_code, notes
+        model, tokenizer, device, dtype, trust_remote_code, notes, shard
     )
     quiet = nullcontext() if trainer is None else in_eval_mode(network)
     with memory_errors(), quiet, differentiable_attention(network, notes):
         space = ParameterSpace(network, parameters)
+        if space.shards is not None and hvp == "exact":
+            raise no_exact()
         build = Builder(
             space,
             tokenizer,
@@ -216,7 +221,7 @@ def plan_order(
         ranks.check_same(
             "plan_order",
             lambda: {
-                "model": f"of {space.size} parameters, length {float(space.norm(theta)):.12g}",
+                "model": f"of {space.count} parameters, length {float(space.norm(theta)):.12g}",
                 "data": [made[name].fingerprint() for name in made],
                 "target": [aims[name].fingerprint() for name in aims],
                 "settings": (lr, steps, repr(optimizer), planner, budget, schedule, warmup),
@@ -284,7 +289,7 @@ def plan_order(
         objective_of={name: losses[name] for name in objective_of or {}},
         steps_of=t.steps_of,
         model=label,
-        parameters={"count": space.size, "pattern": parameters},
+        parameters={"count": space.count, "pattern": parameters},
         device=str(space.device),
         dtype=str(space.dtype).removeprefix("torch."),
         seed=seed,

@@ -101,6 +101,8 @@ def in_float32(material: Material) -> Material:
     if material.theta.dtype != torch.float64 or len(models) < len(made):
         return material
     wide = models[0].space
+    if wide.shards is not None:  # whose numbers lie in FSDP2's memory, in its type
+        return material
     space = ParameterSpace(wide.model, wide.names, torch.float32)
 
     def moved(objectives: dict[str, Any]) -> dict[str, Any]:

@@ -182,6 +182,10 @@ MISTAKES = (
             "            book(Cost(*cost))", "            pass", "test_ranks"),
     Mistake("products of another process's sources", "geometry/storage.py",
             "total[places] = part", "total[sorted(range(len(part)))] = part", "test_ranks"),
+    Mistake("products of a sharded model's own pieces only", "geometry/space.py",
+            "return ranks.summed(total)", "return total", "test_sharded"),
+    Mistake("whole parameters of a sharded model used again", "geometry/shards.py",
+            "            part.reshard()\n", "            pass\n", "test_sharded"),
     Mistake("an error kept to its process", "geometry/ranks.py",
             '_exchange("together", None, error)', "pass", "test_ranks"),
 )  # fmt: skip

@@ -354,13 +354,13 @@ def test_wrapped_models_are_refused(tmp_path) -> None:
         return messages
 
     def sharded(layer: torch.nn.Module) -> torch.nn.Module:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import FullyShardedDataParallel
 
-        return fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+        return FullyShardedDataParallel(layer, device_id=torch.device("cpu"))
 
     for found in together(2, wrapped, tmp_path):
-        assert "give model.module" in found[0] and "sharded over processes" in found[1]
+        assert "give model.module" in found[0]
+        assert "found FullyShardedDataParallel; give the model before" in found[1]
 
 
 @pytest.mark.slow

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import record
 from lietoolkit.geometry.sketch import Sketch
-from lietoolkit.geometry.space import VectorSpace, blocks
+from lietoolkit.geometry.space import VectorSpace, blocks, length
 
+Call = TypeVar("Call", bound=Callable[..., Any])
 HVP_METHODS = ("auto", "exact", "finite-difference")
 
 # Distance |eps v| moved to either side by a central difference, where nothing better is known.
@@ -219,15 +224,19 @@ class Objective:
         """The step eps, and theta + eps v, then theta - eps v, in the same memory."""
         # All on the device: no number is read back to choose the step.
         move = self._move(theta) if move is None else move
-        # A step size needs no float64 length.
-        eps = (move / torch.linalg.vector_norm(v).clamp(min=1e-30)).to(theta.dtype)
+        with self.space.in_step():
+            # A step size needs no float64 length.
+            eps = (move / length(v).clamp(min=1e-30)).to(theta.dtype)
         # In place: for a large model every vector counts, and every pass over one.
         point = self.space.scratch(theta)
         return eps, (torch.addcmul(theta, v, sign * eps, out=point) for sign in (1, -1))
 
     def _finite(self, value: Tensor, what: str) -> Tensor:
-        # NaN and infinity survive a sum, which reads a large vector 20 times as fast.
-        if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
+        with self.space.in_step():
+            # NaN and infinity survive a sum, which reads a large vector 20 times as fast.
+            fine = bool(torch.isfinite(ranks.summed(value.sum())))
+            fine = fine or not bool(ranks.summed((~torch.isfinite(value)).sum()))
+        if not fine:
             raise NotFinite(
                 f"{self.name}: expected a finite {what}, found NaN or infinity; "
                 "check this source's data and the learning rate"
@@ -281,6 +290,38 @@ class WeightedSum(Objective):
             g.add_(part_g, alpha=weight)
             hv.add_(part_hv, alpha=weight)
         return g, hv
+
+
+def in_step(call: Call) -> Call:
+    """Decorator: with objectives of a sharded model, all processes make the call step by step.
+
+    What cannot be had of such a model, exact products, is refused before anything is computed.
+    """
+
+    @functools.wraps(call)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        given = [v.values() if isinstance(v, Mapping) else [v] for v in (*args, *kwargs.values())]
+        spaces = [o.space for values in given for o in values if isinstance(o, Objective)]
+        sharded = [space for space in spaces if space.shards is not None]
+        if sharded and len(sharded) < len(spaces):
+            raise InputError(
+                "objectives: expected all of the one sharded model, found others among them; "
+                "give lt.ModelObjective of that model only"
+            )
+        if sharded and kwargs.get("hvp") == "exact":
+            raise no_exact()
+        with sharded[0].in_step() if sharded else nullcontext():
+            return call(*args, **kwargs)
+
+    return cast(Call, inside)
+
+
+def no_exact() -> InputError:
+    """The refusal of second derivatives through FSDP2's hooks, which know the first one only."""
+    return InputError(
+        "hvp: expected 'finite-difference' (or 'auto') with a sharded model, found 'exact', which "
+        "needs the whole model in one process; leave it out"
+    )
 
 
 def _difference_in_place(ahead: Tensor, behind: Tensor, eps: Tensor) -> None:

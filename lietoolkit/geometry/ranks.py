@@ -42,10 +42,18 @@ class _State:
     alone = False
     messages: ProcessGroup | None = None
     world: ProcessGroup | None = None
+    pieces: ProcessGroup | None = None  # over which vectors are cut into pieces
 
 
 def size() -> int:
-    """How many processes share the work; 1 without ``torch.distributed``, and inside ``alone``."""
+    """How many processes share the work; 1 without ``torch.distributed``, in ``alone`` and
+    ``pieces``.
+    """
+    return _present() if whole() else 1
+
+
+def _present() -> int:
+    """How many processes there are to speak to."""
     if _State.alone or not dist.is_available() or not dist.is_initialized():
         return 1
     return dist.get_world_size()
@@ -71,6 +79,61 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _State.alone = before
+
+
+@contextmanager
+def pieces(group: ProcessGroup | None) -> Iterator[None]:
+    """Inside, a vector is this process's piece of one that all processes of the group hold.
+
+    No work is dealt out: all make every step of it together, and what sums over coordinates is
+    ``summed``. For a model that is sharded over all processes; with None nothing changes.
+
+    >>> with pieces(None):
+    ...     summed(torch.ones(1)), of_pieces("mine")
+    (tensor([1.]), ['mine'])
+    """
+    before = _State.pieces, _State.alone
+    if group is not None:
+        _State.pieces, _State.alone = group, False
+    try:
+        yield
+    finally:
+        _State.pieces, _State.alone = before
+
+
+def whole() -> bool:
+    """Whether vectors are whole: not inside ``pieces``."""
+    return _State.pieces is None
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over the pieces of a vector; in ``pieces`` only, else as it is."""
+    if _State.pieces is None:
+        return value
+    total = value.clone()
+    with _lost():
+        dist.all_reduce(total, group=_State.pieces)
+    return total
+
+
+def agreed(value: Tensor) -> Tensor:
+    """In ``pieces`` what process 0 has, so that no rounding of its own sends one elsewhere."""
+    if _State.pieces is None:
+        return value
+    same = value.clone()
+    with _lost():
+        dist.broadcast(same, 0, group=_State.pieces)
+    return same
+
+
+def of_pieces(value: Any) -> list[Any]:
+    """In ``pieces`` the values of all processes, by rank, as ``gather``; else this one's alone."""
+    return [value] if whole() else gather(value)
+
+
+def piece() -> int:
+    """The number of this process's piece in ``pieces``; else 0, as there is one."""
+    return 0 if whole() else dist.get_rank()
 
 
 @contextmanager
@@ -135,7 +198,7 @@ def first(work: Callable[[], Result]) -> Result:
 
 def gather(value: Any) -> list[Any]:
     """The values of all processes, by rank: small tensors on the CPU and plain data."""
-    return [value] if size() == 1 else _exchange("gather", value)
+    return _exchange("gather", value)
 
 
 def broadcast(vector: Tensor | None, owner: int) -> Tensor:
@@ -162,7 +225,7 @@ def check_same(call: str, settings: Callable[[], dict[str, Any]]) -> None:
         call: what was called, for the message.
         settings: makes what is compared, by name; called only where there are several processes.
     """
-    if size() == 1:
+    if _present() == 1:
         return
     own, *others = gather({name: repr(value) for name, value in settings().items()})
     for number, theirs in enumerate(others, 1):
@@ -222,13 +285,13 @@ def wait_until_heard(error: Exception) -> None:
 
 def _exchange(place: str, value: Any, error: Exception | None = None) -> list[Any]:
     """The values of all processes; raises, everywhere, the first error of any of them."""
-    if size() == 1:
+    if _present() == 1:
         return [value]
     with _lost():
         found = _gathered((place, value, error and (type(error).__name__, str(error))))
     for number, (_, _, theirs) in enumerate(found):
         if theirs is not None:
-            raised = error if number == rank() and error is not None else _error(*theirs)
+            raised = error if number == dist.get_rank() and error is not None else _error(*theirs)
             raised.__dict__["told"] = True
             raise raised
     places = [theirs for theirs, _, _ in found]
@@ -254,7 +317,7 @@ def _gathered(value: Any) -> list[Any]:
     file = io.BytesIO()
     torch.save(value, file)
     own = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_present())]
     dist.all_gather(sizes, torch.tensor([len(own)]), group=_messages())
     room = int(max(sizes))
     parts = [torch.zeros(room, dtype=torch.uint8) for _ in sizes]
@@ -277,7 +340,8 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason = str(error).splitlines()[0]
         raise LostProcess(
-            f"process {rank()}: another process has ended ({str(error).splitlines()[0]}); see what "
-            "it printed. Started again, finished orders are found if they are kept in a folder"
+            f"process {dist.get_rank()}: another process has ended ({reason}); see what it "
+            "printed. Started again, finished orders are found if they are kept in a folder"
         ) from error

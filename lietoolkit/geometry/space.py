@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
+from lietoolkit.geometry.shards import Shards, shards_of
 
 # Long float32 vectors are multiplied in float64, a block at a time, so that no float64 copy of a
 # whole model is ever made. Blocks of a few megabytes stay in the cache and in the allocator's
@@ -32,7 +35,7 @@ def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
         right: M vectors of shape [P] on the same device.
 
     Returns:
-        [N, M] tensor, float64, on the vectors' device.
+        [N, M] tensor, float64, on the vectors' device; summed over pieces in ``ranks.pieces``.
 
     >>> gram([torch.ones(3)], [torch.arange(3.0), torch.ones(3)])
     tensor([[3., 3.]], dtype=torch.float64)
@@ -47,7 +50,16 @@ def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
             for row, u in zip(block, side, strict=True):
                 row[:width].copy_(u[start : start + width])
         total += rows[:, :width] @ columns[:, :width].T
-    return total
+    return ranks.summed(total)
+
+
+def length(u: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Euclidean norm of a vector [P], a scalar tensor; as precise as dtype, default its own.
+
+    Of pieces it is float64.
+    """
+    own = torch.linalg.vector_norm(u, dtype=dtype)
+    return own if ranks.whole() else ranks.summed(own.double() ** 2).sqrt()
 
 
 class VectorSpace:
@@ -56,6 +68,16 @@ class VectorSpace:
     _scratch: Tensor | None = None
     # The distance of finite differences, 0 where none is accurate; see ModelObjective.
     difference_move: float | None = None
+    # Where vectors are pieces of those of a sharded model.
+    shards: Shards | None = None
+
+    def in_step(self) -> AbstractContextManager[None]:
+        """Inside, sums over coordinates are over those of all pieces; see ``ranks.pieces``."""
+        return ranks.pieces(None if self.shards is None else self.shards.group)
+
+    def places(self, u: Tensor) -> list[tuple[int, int]]:
+        """Runs of a vector's coordinates in the whole of all pieces: the first, and how many."""
+        return [(0, u.numel())]
 
     def scratch(self, like: Tensor) -> Tensor:
         """A vector to overwrite; on a CPU the same one each time.
@@ -72,11 +94,12 @@ class VectorSpace:
 
     def dot(self, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of two [P] vectors as a float64 scalar tensor."""
-        return gram([u], [v])[0, 0]
+        return self.gram([u], [v])[0, 0]
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
         """All inner products, [N, M], float64."""
-        return gram(left, right)
+        with self.in_step():
+            return gram(left, right)
 
     def norm(self, u: Tensor) -> Tensor:
         """Euclidean norm as a float64 scalar tensor."""
@@ -89,6 +112,9 @@ class ParameterSpace(VectorSpace):
     Tied weights are one parameter and count once. Frozen parameters (``requires_grad=False``) are
     left out, so for a LoRA model the space is that of the adapters.
 
+    Of a model that ``fully_shard`` (FSDP2) has sharded over all processes, a vector is this
+    process's piece: P is the length of that, and inner products are summed over all.
+
     Args:
         model: any module.
         parameters: None for all trainable parameters, or patterns over their names as a shell
@@ -96,7 +122,8 @@ class ParameterSpace(VectorSpace):
         dtype: what vectors and computation use. Default: float32, or float64 for a float64 model.
 
     Raises:
-        InputError: nothing matches, or the model has no trainable parameter.
+        InputError: nothing matches, the model has no trainable parameter, or it is split over
+            processes in another way.
 
     >>> space = ParameterSpace(nn.Linear(2, 1))
     >>> space.size, space.names
@@ -109,7 +136,7 @@ class ParameterSpace(VectorSpace):
         parameters: str | Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
     ):
-        _refuse_parallel(model)
+        self.shards = shards_of(model)
         self.model = model
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not named:
@@ -127,22 +154,30 @@ class ParameterSpace(VectorSpace):
             ]
         self.names = [n for n, _ in named]
         self.tensors = [p for _, p in named]
-        self.shapes = [p.shape for p in self.tensors]
-        self.sizes = [p.numel() for p in self.tensors]
+        self.count = sum(p.numel() for p in self.tensors)  # of all pieces
+        self.shapes = [self._piece(p).shape for p in self.tensors]
+        self.sizes = [shape.numel() for shape in self.shapes]
         self.size = sum(self.sizes)
         self.device = self.tensors[0].device
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self.dtype = dtype or (torch.float64 if wide else torch.float32)
+        if self.shards is not None:
+            for name, p in model.named_parameters():
+                if p.dtype != self.dtype:  # FSDP2 computes in what it holds
+                    raise InputError(
+                        f"model: expected a sharded model with parameters of {self.dtype}, found "
+                        f"{name!r} of {p.dtype}; convert it before fully_shard (model.float())"
+                    )
         self._cast: list[tuple[Tensor, Tensor]] | None = None
 
     def vector(self, share: bool = False) -> Tensor:
         """A flat copy of the parameters as they are now, [P].
 
         ``share=True`` lets the parameters be views of it, so that a large model is not held twice;
-        for a model that nobody else uses.
+        for a model that nobody else uses; not for one that is sharded.
         """
-        theta = self.flatten([p.detach() for p in self.tensors])
-        if share:
+        theta = self.flatten([self._piece(p) for p in self.tensors])
+        if share and self.shards is None:
             for parameter, view in zip(self.tensors, self.unflatten(theta), strict=True):
                 parameter.data = view
         return theta
@@ -163,33 +198,55 @@ class ParameterSpace(VectorSpace):
             )
         return [v.view(s) for v, s in zip(vector.split(self.sizes), self.shapes, strict=True)]
 
+    def places(self, u: Tensor) -> list[tuple[int, int]]:
+        """Runs of a vector's coordinates in the whole of all pieces: the first, and how many."""
+        if self.shards is None:
+            return super().places(u)
+        starts = itertools.accumulate((p.numel() for p in self.tensors), initial=0)
+        firsts = (
+            start + self.shards.first(p) for start, p in zip(starts, self.tensors, strict=False)
+        )
+        return list(zip(firsts, self.sizes, strict=True))
+
+    def _piece(self, parameter: Tensor) -> Tensor:
+        return parameter.detach() if self.shards is None else self.shards.piece(parameter)
+
     @contextmanager
     def at(self, theta: Tensor) -> Iterator[list[Tensor]]:
         """The model with its parameters at theta; yields them, in the order of ``names``.
 
         Nothing is written: each parameter points into theta for the time of the block and back
         to its own storage after it, so the model's own numbers cannot change, whatever happens.
+        (A sharded model's are written over, and back from a copy.)
         Frozen parameters and buffers of another float type are shown in the space's dtype.
         """
         views = self.unflatten(theta.detach().to(self.device, self.dtype))
         if self._cast is None:
             self._cast = self._frozen_in_dtype()
-        own = [p.data for p in self.tensors]
         frozen = [t.data for t, _ in self._cast]
-        grads = [p.grad for p in self.tensors]
+        shards = self.shards
         try:
             for tensor, cast in self._cast:
                 tensor.data = cast
+            with self._pointing(views) if shards is None else shards.at(self.tensors, views):
+                yield list(self.tensors)
+        finally:
+            for (tensor, _), data in zip(self._cast, frozen, strict=True):
+                tensor.data = data
+
+    @contextmanager
+    def _pointing(self, views: Sequence[Tensor]) -> Iterator[None]:
+        own = [p.data for p in self.tensors]
+        grads = [p.grad for p in self.tensors]
+        try:
             for parameter, view in zip(self.tensors, views, strict=True):
                 parameter.grad = None
                 parameter.data = view
-            yield list(self.tensors)
+            yield
         finally:
             for parameter, data, grad in zip(self.tensors, own, grads, strict=True):
                 parameter.data = data
                 parameter.grad = grad
-            for (tensor, _), data in zip(self._cast, frozen, strict=True):
-                tensor.data = data
 
     def _frozen_in_dtype(self) -> list[tuple[Tensor, Tensor]]:
         inside = {id(p) for p in self.tensors}
@@ -199,24 +256,3 @@ class ParameterSpace(VectorSpace):
             for t in others
             if id(t) not in inside and t.is_floating_point() and t.dtype != self.dtype
         ]
-
-
-def _refuse_parallel(model: nn.Module) -> None:
-    """Parameters in pieces, or gradients that are averaged behind our back, give wrong numbers."""
-    wrapped = type(model).__name__
-    if wrapped in ("DistributedDataParallel", "DataParallel"):
-        raise InputError(
-            f"model: expected the model itself, found it inside {wrapped}; give model.module"
-        )
-    for name, parameter in model.named_parameters():
-        # DTensor of FSDP2 and tensor parallelism; the emptied parameters of DeepSpeed ZeRO-3.
-        if hasattr(parameter, "placements") or hasattr(parameter, "ds_id"):
-            raise InputError(
-                f"model: expected whole parameters, found {name!r} sharded over processes; give "
-                "the model before it is sharded (each process plans with all of it)"
-            )
-    if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
-        raise InputError(
-            "model: expected whole parameters, found FullyShardedDataParallel; give the model "
-            "before it is sharded (each process plans with all of it)"
-        )

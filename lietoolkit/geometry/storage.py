@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lietoolkit.geometry import ranks
-from lietoolkit.geometry.space import blocks, gram
+from lietoolkit.geometry.space import blocks, gram, length
 
 # Above this, vectors are kept in scaled float16: measured to change scores by 3.5e-5.
 FULL_PRECISION_BYTES = 2e9
@@ -18,7 +18,8 @@ FULL_PRECISION_BYTES = 2e9
 
 def fits_in_full(like: Tensor, count: int) -> bool:
     """Whether so many vectors like this one are kept as they are."""
-    return count * like.numel() * like.element_size() <= FULL_PRECISION_BYTES
+    size = max(ranks.of_pieces(like.numel()))  # all processes must go the same way
+    return count * size * like.element_size() <= FULL_PRECISION_BYTES
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Stored:
         """Store u; ``full=False`` in float16."""
         if full:
             return cls(u, torch.ones((), dtype=torch.float64, device=u.device), u.dtype)
-        scale = torch.linalg.vector_norm(u, ord=math.inf).clamp(min=1e-30)
+        scale = _largest(u).clamp(min=1e-30)
         data = torch.empty_like(u, dtype=torch.float16)
         for block in blocks(u):
             data[block] = u[block] / scale
@@ -49,7 +50,7 @@ class Stored:
     def norm(self) -> Tensor:
         """Euclidean length, a float64 scalar tensor; as precise as the vector's own dtype."""
         precise = torch.promote_types(self.data.dtype, torch.float32)
-        return self.scale * torch.linalg.vector_norm(self.data, dtype=precise).double()
+        return self.scale * length(self.data, precise).double()
 
 
 def stored_gram(left: Sequence[Stored | None], right: Sequence[Stored | None]) -> Tensor:
@@ -85,6 +86,14 @@ def sent(u: Stored | None, owner: int) -> Stored:
     data = ranks.broadcast(None if u is None else u.data, owner)
     scale, dtype = ranks.gather(None if u is None else (u.scale.cpu(), u.dtype))[owner]
     return Stored(data, scale.to(data.device), dtype)
+
+
+def _largest(u: Tensor) -> Tensor:
+    """The largest size of a coordinate, the same in every piece."""
+    if ranks.whole():
+        return torch.linalg.vector_norm(u, ord=math.inf)
+    own = float(u.abs().max()) if u.numel() else 0.0
+    return torch.tensor(max(ranks.of_pieces(own)), dtype=u.dtype, device=u.device)
 
 
 def _products(left: Sequence[Stored | None], right: Sequence[Stored | None]) -> Tensor:

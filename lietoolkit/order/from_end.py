@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from lietoolkit.errors import InputError
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import Cost, metered
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.objective import Objective, in_step
 from lietoolkit.order.constraints import Precedence, parse_constraints
 from lietoolkit.order.tournament import check_sources
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
@@ -55,6 +55,7 @@ class FromEnd:
     effort: str
 
 
+@in_step
 def plan_from_end(
     sources: Mapping[str, Objective],
     target: Objective,

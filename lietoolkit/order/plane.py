@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry import ranks
-from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.objective import NotFinite, Objective, in_step
 
 ONSET = 0.1  # share of the way
 
@@ -58,6 +58,7 @@ class Plane:
 
 
 @ranks.together()
+@in_step
 def gradient_plane(
     pair: tuple[str, str],
     a: Objective,

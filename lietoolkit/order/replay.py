@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from lietoolkit.errors import InputError
-from lietoolkit.geometry.objective import Objective
-from lietoolkit.geometry.space import VectorSpace
+from lietoolkit.geometry.objective import Objective, in_step
 from lietoolkit.order.tournament import check_sources
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
 from lietoolkit.training.reverse import Step, step_gradient, update
@@ -17,6 +16,7 @@ from lietoolkit.training.stages import interleaved, shares
 from lietoolkit.training.truth import run_schedules
 
 
+@in_step
 def replay_orders(
     sources: Mapping[str, Objective],
     target: Objective | Mapping[str, Objective],
@@ -98,7 +98,7 @@ def replay_orders(
     shift = real.theta - replayed.theta
     read = {"target": target} if isinstance(target, Objective) else dict(target)
     losses = run_schedules(
-        {name: _Recorded(name, gradients) for name, gradients in kept.items()},
+        {name: _Recorded(sources[name], gradients) for name, gradients in kept.items()},
         {name: _Shifted(objective, shift) for name, objective in read.items()},
         theta, orders, lr, steps, rule,
         schedule=schedule, warmup=warmup, sweeps=sweeps, progress=progress,
@@ -128,8 +128,8 @@ def _record(
 class _Recorded(Objective):
     """A source whose gradients are known by their number, wherever it is asked."""
 
-    def __init__(self, name: str, gradients: list[Tensor]):
-        self.name, self.gradients, self.space = name, gradients, VectorSpace()
+    def __init__(self, source: Objective, gradients: list[Tensor]):
+        self.name, self.gradients, self.space = source.name, gradients, source.space
 
     @property
     def batches(self) -> int:

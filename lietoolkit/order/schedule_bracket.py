@@ -9,12 +9,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry import ranks
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.objective import Objective, in_step
 from lietoolkit.geometry.storage import Stored, fits_in_full, sent, stored_gram
 from lietoolkit.order.shares import in_turn
 from lietoolkit.training.schedules import steps_by_source
 
 
+@in_step
 def schedule_bracket(
     sources: Mapping[str, Objective],
     order: Sequence[str],
@@ -86,6 +87,7 @@ def schedule_bracket(
     return total, gradients
 
 
+@in_step
 def order_against_reverse(
     sources: Mapping[str, Objective],
     order: Sequence[str],

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lietoolkit.geometry import ranks
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.objective import Objective, in_step
 from lietoolkit.order.shares import settle
 
 # eta * lambda_max of the stiffest source. Gradient descent turns unstable at 2 and stops
@@ -81,6 +81,7 @@ def lambda_max(source: Objective, theta: Tensor, products: int = 5, hvp: str = "
     return float(torch.linalg.eigvalsh(small)[-1])
 
 
+@in_step
 def step_size(
     sources: Mapping[str, Objective],
     theta: Tensor,

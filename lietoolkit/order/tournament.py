@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from lietoolkit.errors import InputError
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import Cost, metered
-from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.objective import NotFinite, Objective, in_step
 from lietoolkit.geometry.sketch import Sketch
 from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
 from lietoolkit.order.confidence import Part, Resampler
@@ -85,6 +85,7 @@ class Tournament:
 
 
 @ranks.together()
+@in_step
 def tournament(
     sources: Mapping[str, Objective],
     target: Objective | Mapping[str, Objective],
@@ -281,7 +282,10 @@ def _vectors(
     the bootstrap.
     """
     full = fits_in_full(theta, (1 + len(g_targets)) * len(sources))
-    sketch = Sketch(theta.numel(), device=theta.device, seed=seed) if chunks > 1 else None
+    sketch = None
+    if chunks > 1:
+        places = next(iter(sources.values())).space.places(theta)
+        sketch = Sketch(theta.numel(), device=theta.device, seed=seed, places=places)
     all_g: dict[str, Stored] = {}
     all_v: dict[str, dict[str, Stored]] = {name: {} for name in g_targets}
     parts: dict[str, list[Part]] = {}

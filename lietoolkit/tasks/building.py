@@ -28,9 +28,15 @@ def resolve_model(
     dtype: str,
     trust_remote_code: bool,
     notes: list[str],
+    shard: bool = False,
 ) -> tuple[nn.Module, Any, str]:
     """The model, its tokenizer, and what to call it; adds what is to be said to ``notes``."""
     if isinstance(model, nn.Module):
+        if shard:
+            raise InputError(
+                "shard: expected the model by name, found a model; shard it with fully_shard "
+                "(torch.distributed.fsdp) before the call, and leave shard out"
+            )
         floats = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
         if floats:
             notes.append("the model is in half precision; everything was computed in float32")
@@ -42,17 +48,20 @@ def resolve_model(
             )
         config = getattr(model, "config", None)
         return model, tokenizer, getattr(config, "name_or_path", "") or type(model).__name__
-    from lietoolkit.tasks.models import load_model
+    from lietoolkit.tasks.models import load_model, resolve_device, shard_model
 
+    place = resolve_device(device)
     loaded, own_tokenizer = load_model(
         model,
-        device=device,
+        device="cpu" if shard else place,  # it may not fit there as a whole
         dtype="float32" if dtype == "auto" else dtype,
         trust_remote_code=trust_remote_code,
     )
     small = sum(p.numel() for p in loaded.parameters()) <= SMALL
-    if dtype == "auto" and small and next(loaded.parameters()).device.type == "cpu":
+    if dtype == "auto" and small and place.type == "cpu":
         loaded = loaded.double()
+    if shard:
+        shard_model(loaded, place)
     notes += getattr(loaded, "lietoolkit_notes", [])
     return loaded, tokenizer or own_tokenizer, str(model)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.tasks.model_files import check_causal, check_config, check_weights, listing
 from lietoolkit.tasks.quiet import quiet_transformers
 
@@ -147,6 +148,32 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     elif found.type == "mps" and not torch.backends.mps.is_available():
         raise InputError('device: "mps" is not available here. Use device="cpu" or "auto".')
     return found
+
+
+def shard_model(model: torch.nn.Module, device: torch.device) -> None:
+    """Shard a model over all processes with FSDP2, each transformer block by itself, in place.
+
+    Args:
+        model: in the CPU's memory; its blocks go to the device one by one.
+        device: where each process keeps its piece, and computes.
+
+    Raises:
+        InputError: there is one process only.
+    """
+    if ranks.size() == 1:
+        raise InputError(
+            "shard: expected several processes to share the model, found one; start them with "
+            "torchrun --nproc-per-node N -m lietoolkit.cli plan --shard, or leave shard out"
+        )
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (ranks.size(),))
+    blocks = getattr(model, "_no_split_modules", None) or ()
+    for module in list(model.modules()):
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def course_path() -> Path | None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lietoolkit.errors import InputError
+from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import record
-from lietoolkit.geometry.objective import Objective
+from lietoolkit.geometry.objective import Objective, no_exact
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.tasks.losses import Loss, add_reference_logps, loss_function
 from lietoolkit.tasks.precision import StayDouble
@@ -151,11 +152,15 @@ class ModelObjective(Objective):
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
         with self._at(theta):
             losses = [w * self.kind.loss(self.model, b).double() for w, b in self._parts(batch)]
-        return torch.stack(losses).sum()
+        return self._agreed(torch.stack(losses).sum())
 
     def _loss_and_gradient(self, theta: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
-        return self._backward(theta, self._parts(batch), g), g
+        return self._agreed(self._backward(theta, self._parts(batch), g)), g
+
+    def _agreed(self, loss: Tensor) -> Tensor:
+        with self.space.in_step():
+            return ranks.agreed(loss)
 
     def _accumulate(self, theta: Tensor, total: Tensor, weight: float) -> None:
         self._backward(theta, [(weight * w, part) for w, part in self._parts(None)], total)
@@ -164,17 +169,25 @@ class ModelObjective(Objective):
         self, theta: Tensor, parts: list[tuple[float, dict[str, Any]]], total: Tensor
     ) -> Tensor:
         """The weighted loss; its gradient is added to ``total`` as it comes, without a copy."""
+        shards, views = self.space.shards, self.space.unflatten(total)
         with torch.enable_grad(), self._at(theta) as parameters:
-            for parameter, view in zip(parameters, self.space.unflatten(total), strict=True):
-                parameter.grad = view
+            for parameter, view in zip(parameters, views, strict=True):
+                parameter.grad = view if shards is None else None
             value = torch.zeros((), dtype=torch.float64, device=total.device)
             for weight, part in parts:
                 loss = weight * self.kind.loss(self.model, part)
-                loss.backward(inputs=parameters)
+                # FSDP2 has leaves of its own, and leaves the mean of their gradients in ours.
+                loss.backward(inputs=parameters if shards is None else None)
                 value += loss.detach().double()
+            if shards is not None:
+                for parameter, view in zip(parameters, views, strict=True):
+                    if parameter.grad is not None:
+                        view.add_(shards.piece(parameter.grad).view(view.shape))
         return value
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
+        if self.space.shards is not None:
+            raise no_exact()
         g = torch.zeros(self.space.size, dtype=self.space.dtype, device=self.space.device)
         hv = torch.zeros_like(g)
         direction = self.space.unflatten(v.to(self.space.dtype))
@@ -200,17 +213,23 @@ class ModelObjective(Objective):
         return g, hv
 
     def _choose_method(self, theta: Tensor, v: Tensor) -> str:
+        sharded = self.space.shards is not None
         if self.space.dtype != torch.float32:
-            return "exact"
+            return "finite-difference" if sharded else "exact"
         if self.space.difference_move is None:
-            self.space.difference_move, gap = self._best_move(theta, v)
-            if not self.space.difference_move:
+            move, gap = self._best_move(theta, v)
+            close = gap <= AGREEMENT
+            if not close:
                 log.warning(
                     "%s: finite differences at neighbouring steps disagree by %.1g at best; "
-                    "using exact Hessian-vector products (1.5 times the cost)",
+                    "using %s",
                     self.name,
                     gap,
+                    "the best of them, for a sharded model has no exact products"
+                    if sharded
+                    else "exact Hessian-vector products (1.5 times the cost)",
                 )
+            self.space.difference_move = move if close or sharded else 0.0
         return "finite-difference" if self.space.difference_move else "exact"
 
     def _move(self, theta: Tensor) -> float:
@@ -251,8 +270,7 @@ class ModelObjective(Objective):
                 i, direction = -1, 1  # smaller steps are worse: try larger ones
             else:
                 break
-        found = start * 4.0 ** (best + 0.5)
-        return (found if gaps[best] <= AGREEMENT else 0.0), gaps[best]
+        return start * 4.0 ** (best + 0.5), gaps[best]
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

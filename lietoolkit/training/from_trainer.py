@@ -121,6 +121,11 @@ def read_objectives(
     # Objectives of one source all read as many batches as the shortest stage has.
     taken = min(batches, *run.lengths.values())
     space = ParameterSpace(trainer.model, parameters)
+    if space.shards is not None:
+        raise InputError(
+            "trainer: expected a model that is whole in each process, found one that fully_shard "
+            "has sharded; give the model itself instead of trainer=, or plan before it is sharded"
+        )
 
     def objective(name: str, label: str, steps: int, again: bool) -> Objective:
         made = data.batches(name, steps, again)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lietoolkit.errors import InputError
-from lietoolkit.geometry.space import blocks
+from lietoolkit.geometry.space import blocks, length
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Clipped(_Around):
         return advance(self.inner, state, self._cut(g), lr)
 
     def _cut(self, g: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(g, dtype=torch.float64)
+        norm = length(g, torch.float64)
         factor = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
         return g * factor.to(g.dtype)
 

@@ -16,13 +16,14 @@ from tqdm.auto import tqdm
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry import ranks
-from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.objective import NotFinite, Objective, in_step
 from lietoolkit.training.optimizers import Optimizer, TrainingState, optimizer_from
 from lietoolkit.training.schedules import check_run, step_sizes, steps_by_source
 from lietoolkit.training.stages import run_stage
 
 
 @ranks.together()
+@in_step
 def run_schedules(
     sources: Mapping[str, Objective],
     target: Objective | Mapping[str, Objective],
@@ -216,7 +217,8 @@ def _common(order: Sequence[str], path: Sequence[str]) -> int:
 
 def _digest(theta: Tensor) -> str:
     data = theta.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(data.data).hexdigest()[:16]
+    pieces = ranks.of_pieces(hashlib.sha256(data.data).hexdigest()[:16])
+    return pieces[0] if len(pieces) == 1 else _key(pieces)
 
 
 def _key(settings: object) -> str:
@@ -233,12 +235,15 @@ class _Store:
             return
         name = f"orders-{_key(settings)}"
         folder = Path(folder)
-        # Each process appends to a file of its own, and reads what any number of them has left.
-        self.path = folder / (f"{name}.{ranks.rank()}.jsonl" if ranks.rank() else f"{name}.jsonl")
-        with _disk_errors(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob(f"{name}*.jsonl"):
-                self._read(path)
+        # Each process appends to a file of its own, and reads what any number of them has left;
+        # of those that hold pieces, and know the same, only the first.
+        path = folder / (f"{name}.{ranks.rank()}.jsonl" if ranks.rank() else f"{name}.jsonl")
+        if not ranks.piece():
+            self.path = path
+            with _disk_errors(path):
+                folder.mkdir(parents=True, exist_ok=True)
+                for kept in folder.glob(f"{name}*.jsonl"):
+                    self._read(kept)
         self.join()
 
     def join(self) -> None:
@@ -267,11 +272,12 @@ class _Store:
             self.losses[order, _label(target)] = loss
             row = {"order": order, "target": _label(target), "loss": loss.hex()}
             lines.append(json.dumps(row) + "\n")
-        if self.path is not None:
-            with _disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
+        with ranks.together():
+            if self.path is not None:
+                with _disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
 
 
 @contextmanager
