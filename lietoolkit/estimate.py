@@ -293,6 +293,10 @@ def _assumed(a: Assumptions) -> list[str]:
         f"{_bytes(a.node_bandwidth)}/s in and out of a GPU in a node of {a.node}, "
         f"{_bytes(a.bandwidth)}/s between nodes; nothing overlaps, no time lost to waiting",
     ]
+    lines.append(
+        "rows dealt out over the GPUs of a copy, which is not programmed yet: with plan --shard "
+        "all GPUs hold one copy and each reads all rows, so computing takes as many times as long"
+    )
     if a.trainable:
         lines.append(f"planned over {_count(a.trainable)} of the parameters; the rest is frozen")
     if a.bytes_per_parameter < 4 and not a.exact:
