@@ -148,7 +148,7 @@ MISTAKES = (
     Mistake("resumed under other settings", TRUTH,
             '        "lr": lr,\n', "", "test_training"),
     Mistake("clipping lost after a stage's first step", "training/optimizers.py",
-            "advance(self.inner, state, self._cut(g), lr)", "advance(self.inner, state, g, lr)",
+            "advance(self.inner, state, self._cut(g), lrs)", "advance(self.inner, state, g, lrs)",
             "test_training"),
     Mistake("a stage writes over the parameters it was given", "training/stages.py",
             "TrainingState(state.theta.clone(),", "TrainingState(state.theta,", "test_training"),

@@ -64,15 +64,19 @@ def test_updates_in_place_are_the_same_updates(inner: object, around: str) -> No
     pure = start
     for g in given:
         pure = optimizer.step(pure, g, 0.1)
-    left = iter(given)
+    held = start
+    for lr in (0.1, 0.2, 0.3):
+        held = optimizer.step(held, given[0], lr)
+    left = iter([*given, given[0]])
     source = lt.Objective(lambda x: x.sum())
     source.gradient = lambda theta, batch: next(left)
-    staged = run_stage(source, start, optimizer, [0.1] * 3)
-    assert staged.step == pure.step
-    for found, wanted in zip(
-        (staged.theta, *staged.buffers), (pure.theta, *pure.buffers), strict=True
-    ):
-        assert torch.equal(found, wanted)
+    for wanted, sizes, gradients in ((pure, [0.1] * 3, None), (held, [0.1, 0.2, 0.3], 1)):
+        staged = run_stage(source, start, optimizer, sizes, gradients)
+        assert staged.step == wanted.step
+        for one, other in zip(
+            (staged.theta, *staged.buffers), (wanted.theta, *wanted.buffers), strict=True
+        ):
+            assert torch.equal(one, other)
     for now, then in zip((theta, *start.buffers), before, strict=True):
         assert torch.equal(now, then)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
@@ -49,21 +50,20 @@ class _Elementwise:
         """One update with gradient g."""
         raise NotImplementedError
 
-    def advance(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """The same update, written over the state.
+    def advance(self, state: TrainingState, g: Tensor, lrs: Sequence[float]) -> TrainingState:
+        """Updates with one gradient, one for each step size, written over the state.
 
         A block at a time, so that all in between stays in the cache and no long vector is made
-        anew: for a language model with AdamW three times as fast as ``step``.
+        anew: for a language model with AdamW more than twice as fast as ``step``.
         """
         for block in blocks(state.theta):
-            own = TrainingState(
-                state.theta[block], tuple(buffer[block] for buffer in state.buffers), state.step
-            )
-            new = self.step(own, g[block], lr)
-            own.theta.copy_(new.theta)
-            for buffer, values in zip(own.buffers, new.buffers, strict=True):
-                buffer.copy_(values)
-        return TrainingState(state.theta, state.buffers, state.step + 1)
+            theta, *buffers = (vector[block] for vector in (state.theta, *state.buffers))
+            new = TrainingState(theta, tuple(buffers), state.step)
+            for lr in lrs:
+                new = self.step(new, g[block], lr)
+            for old, values in zip((theta, *buffers), (new.theta, *new.buffers), strict=True):
+                old.copy_(values)
+        return TrainingState(state.theta, state.buffers, state.step + len(lrs))
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ class _Around:
         """One update with gradient g."""
         return self.inner.step(state, g, lr)
 
-    def advance(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """The same update, written over the state where the inner optimizer can."""
-        return advance(self.inner, state, g, lr)
+    def advance(self, state: TrainingState, g: Tensor, lrs: Sequence[float]) -> TrainingState:
+        """Such updates, written over the state where the inner optimizer can."""
+        return advance(self.inner, state, g, lrs)
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class Clipped(_Around):
         """One update with gradient g, cut if too long."""
         return self.inner.step(state, self._cut(g), lr)
 
-    def advance(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """The same update, written over the state where the inner optimizer can."""
-        return advance(self.inner, state, self._cut(g), lr)
+    def advance(self, state: TrainingState, g: Tensor, lrs: Sequence[float]) -> TrainingState:
+        """Such updates, written over the state where the inner optimizer can."""
+        return advance(self.inner, state, self._cut(g), lrs)
 
     def _cut(self, g: Tensor) -> Tensor:
         norm = length(g, torch.float64)
@@ -201,25 +201,36 @@ class Resumed(_Around):
 
     def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
         """One update with gradient g, of the size that this update has in the schedule."""
-        return self.inner.step(state, g, lr * self._share(state))
+        return self.inner.step(state, g, lr * self._share(state.step))
 
-    def advance(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """The same update, written over the state where the inner optimizer can."""
-        return advance(self.inner, state, g, lr * self._share(state))
+    def advance(self, state: TrainingState, g: Tensor, lrs: Sequence[float]) -> TrainingState:
+        """Such updates, written over the state where the inner optimizer can."""
+        own = [lr * self._share(step) for step, lr in enumerate(lrs, state.step)]
+        return advance(self.inner, state, g, own)
 
-    def _share(self, state: TrainingState) -> float:
-        return self.rest[state.step - self.state.step] if self.rest else 1.0
+    def _share(self, step: int) -> float:
+        return self.rest[step - self.state.step] if self.rest else 1.0
 
 
-def advance(optimizer: Optimizer, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-    """One update that may write over the state, for whoever has no further use of it.
+def advance(
+    optimizer: Optimizer, state: TrainingState, g: Tensor, lrs: Sequence[float]
+) -> TrainingState:
+    """Updates with one gradient that may write over the state, for whoever needs it no more.
+
+    Args:
+        optimizer, state, g: as in ``Optimizer.step``.
+        lrs: the step size of each update.
 
     >>> before = TrainingState(torch.ones(1))
-    >>> advance(SGD(), before, torch.ones(1), 0.5).theta, before.theta
+    >>> advance(SGD(), before, torch.ones(1), [0.25, 0.25]).theta, before.theta
     (tensor([0.5000]), tensor([0.5000]))
     """
-    own = getattr(optimizer, "advance", optimizer.step)
-    return cast(TrainingState, own(state, g, lr))
+    own = getattr(optimizer, "advance", None)
+    if own is not None:
+        return cast(TrainingState, own(state, g, lrs))
+    for lr in lrs:
+        state = optimizer.step(state, g, lr)
+    return state
 
 
 OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}

@@ -41,8 +41,7 @@ def run_stage(
                 f"training on {source.name!r} diverged at step {share[0] + 1} of {len(sizes)} "
                 f"(step size {sizes[share[0]]:.3g}): {error}. Lower lr."
             ) from error
-        for step in share:
-            state = advance(optimizer, state, g, sizes[step])
+        state = advance(optimizer, state, g, [sizes[step] for step in share])
     return state
 
 
