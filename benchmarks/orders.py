@@ -103,7 +103,8 @@ def run_draw(args: argparse.Namespace, draw: int, out: Path) -> dict:
         "lambda_max": rule.lambda_max,
         "sources": names,
         "targets": aims,
-        "orders": every + chosen,
+        # A sample is drawn again by its seed, and long.
+        "orders": chosen if args.sample else every,
         "sampled": len(every),
         "losses": losses.tolist(),
         "plans": plans,
@@ -119,7 +120,8 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     for draw in result["draws"].values():
         losses = np.array(draw["losses"])
-        places = {tuple(order): i for i, order in enumerate(draw["orders"])}
+        first = len(losses) - len(draw["orders"])
+        places = {tuple(order): first + i for i, order in enumerate(draw["orders"])}
         for m, aim in enumerate(draw["targets"]):
             column = losses[: draw.get("sampled", len(losses)), m]
             for planner, order in draw["plans"][aim].items():
