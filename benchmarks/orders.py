@@ -2,7 +2,7 @@
 
     python benchmarks/orders.py --model course --sources 4 --targets 8 --draws 3
     python benchmarks/orders.py --model smollm2-135m --data FOLDER --sources 4 --targets 6
-    python benchmarks/orders.py --sources 56 --sample 300 --data FOLDER --tag 56
+    python benchmarks/orders.py --sources 50 --sample 300 --data FOLDER --tag 50
     python benchmarks/orders.py --sources 85 --sample 300 --objective lm --data packages --tag 85
 
 The plan of each target is the tournament's; the truth of all targets comes from one run of all

@@ -38,7 +38,7 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "again by search": {"replan": "stage", "planner": "search", "budget": 1.0},
 }
 OPTIMIZERS = {"sgd": "sgd", "adamw": "adamw_torch"}
-# At which each stage's own loss falls clearly in 20 steps.
+# Peak step sizes.
 RATES = {"sgd": 0.03, "adamw": 3e-4}
 
 
