@@ -207,9 +207,9 @@ class Watch:
             self.noticed = f"{report.nodeid} could not be collected"
 
 
-def _in_child(copy: Path, tests: str, log: Path) -> str:
+def _in_child(copy: Path, tests: str, log: Path, seconds: float) -> str:
     os.chdir(copy)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its own time, on a busy machine too
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # its own time, on a busy machine too
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -228,13 +228,13 @@ def _in_child(copy: Path, tests: str, log: Path) -> str:
     return watch.noticed or ("" if code == 0 else f"pytest ended with {code}")
 
 
-def run_tests(copy: Path, tests: str, log: Path) -> str:
+def run_tests(copy: Path, tests: str, log: Path, seconds: float = SECONDS) -> str:
     """Run tests of the copy in a forked child; the first test that failed, or ''."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writer, f"{_in_child(copy, tests, log)}\n".encode())
+            os.write(writer, f"{_in_child(copy, tests, log, seconds)}\n".encode())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -285,7 +285,7 @@ def main() -> None:
             shutil.copytree(ROOT / part, copy / part, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", copy)
         tests = " ".join(sorted({name for m in chosen for name in m.tests.split()}))
-        failed = run_tests(copy, tests, log)
+        failed = run_tests(copy, tests, log, 10 * SECONDS)  # all of them
         if failed:
             print(log.read_text()[-3000:])
             sys.exit(f"without any mistake: {failed} fails; nothing can be said")

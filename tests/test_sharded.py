@@ -110,7 +110,7 @@ def near(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
     assert float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("root", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_vectors_and_their_products(tmp_path, monkeypatch, count, root, dtype, tolerance) -> None:
@@ -178,6 +178,7 @@ def test_tournaments_and_trained_orders(tmp_path, count) -> None:
         agree(found, many[0], 0.0)
 
 
+@pytest.mark.slow
 def test_all_else_that_plans(tmp_path) -> None:
     def work() -> list[Any]:
         made = objectives(build())
@@ -284,7 +285,8 @@ def llama(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
     return made
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize(
     "settings",
     [{"planner": "tournament", "optimizer": "sgd", "steps": 2, "chunks": 2, "lr": 0.05},
@@ -464,6 +466,7 @@ def test_a_file_that_cannot_be_written_ends_all(tmp_path) -> None:
     assert "cannot be kept" in str(errors[1])
 
 
+@pytest.mark.slow
 def test_the_command_shards_a_model(tmp_path) -> None:
     pytest.importorskip("typer")
     folders = [tmp_path / "0", tmp_path / "1"]
