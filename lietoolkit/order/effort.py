@@ -18,6 +18,9 @@ COMPARED = 4
 # A search rehearses stages with one gradient, with this share of the k, or trains them whole. It
 # learns from what it tries how far the rough rehearsals can be trusted.
 PART = 0.25
+# From so many training runs on, sources of several batches are trained whole with an optimizer that
+# remembers: there rehearsals, which read fewer of the batches, misled language models.
+WHOLE = 3.0
 # Above this chance, sources that were random parts of one would look as distinct as these.
 ALIKE = 0.05
 
@@ -53,7 +56,8 @@ def choose_effort(
     a search says which orders to try (``search_levels``), and whether rehearsed with m gradients in
     place of the k of a stage, at m/k of a run each, or trained whole. With plain SGD every batch
     must be read, or the rehearsal is of other sources than the run; the tournament, which reads
-    them all, is the better choice where two such rehearsals are too dear.
+    them all, is the better choice where two such rehearsals are too dear. With other optimizers and
+    several batches a source, no order is rehearsed from a budget of three runs on.
 
     Args:
         sources: N. steps: k. optimizer: its name.
@@ -64,6 +68,8 @@ def choose_effort(
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
     >>> effort.planner, effort.levels
     ('search', (1, 5, 20))
+    >>> choose_effort(5, 20, "adamw", budget=4.0, batches=5).levels
+    (20,)
     >>> choose_effort(5, 1, "sgd").planner
     'tournament'
     """
@@ -80,6 +86,8 @@ def choose_effort(
         return Effort("tournament", why="one step of plain SGD is what the local score predicts")
     least = min(steps, batches) if optimizer == "sgd" else 1
     levels = sorted({max(m, least) for m in (1, math.ceil(PART * steps), steps)})
+    if optimizer != "sgd" and batches > 1 and budget >= WHOLE:
+        levels = [steps]
     words = f"{steps} steps with {optimizer} are beyond the local score"
     if planner == "search":
         words = "asked for"
