@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import begun, objectives_of, rows_of, save
+from common import all_draws, objectives_of, rows_of
 
 import lietoolkit as lt
 from lietoolkit.order.effort import ALIKE
@@ -29,13 +29,9 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(1)
     path = Path(args.out) / f"{args.model}-{args.objective}.json"
-    result = begun(path, args)
     model, tokenizer = load_model(args.model)
     space = lt.ParameterSpace(model)
-    for draw in range(args.draws):
-        if str(draw) not in result["draws"]:
-            result["draws"][str(draw)] = chances(args, space, tokenizer, draw)
-            save(path, result)
+    result = all_draws(path, args, lambda draw: chances(args, space, tokenizer, draw))
     for kind in ("parts", "families"):
         p = [draw[kind] for draw in result["draws"].values()]
         kept = sum(x > ALIKE for x in p)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ def begun(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The draws that are there already, with the settings and environment of this call."""
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
     return result | {"settings": settings_of(args), "environment": environment()}
+
+
+def all_draws(
+    path: Path, args: argparse.Namespace, run_draw: Callable[[int], dict[str, Any]]
+) -> dict[str, Any]:
+    """The result with ``args.draws`` draws; those that are not there yet are run, and kept."""
+    result = begun(path, args)
+    for draw in range(args.draws):
+        if str(draw) not in result["draws"]:
+            result["draws"][str(draw)] = run_draw(draw)
+            save(path, result)
+    save(path, result)
+    return result
 
 
 def save(path: Path, result: dict[str, Any]) -> None:

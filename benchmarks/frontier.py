@@ -29,7 +29,7 @@ import torch
 from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import begun, objectives_of, rows_of, save, summary
+from common import all_draws, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -58,11 +58,7 @@ def main() -> None:
     cell = f"{args.model}-{args.objective}-n{args.sources}-k{args.steps}-{args.optimizer}"
     cell += f"-{args.schedule}" + (f"-lr{args.lr:g}" if args.lr else "")
     path = Path(args.out) / f"{cell}.json"
-    result = begun(path, args)
-    for draw in range(args.draws):
-        if str(draw) not in result["draws"]:
-            result["draws"][str(draw)] = run_draw(args, draw, path.with_suffix(""))
-            save(path, result)
+    result = all_draws(path, args, lambda draw: run_draw(args, draw, path.with_suffix("")))
     keep_searches(result)
     save(path, result)
     table(result)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import begun, objectives_of, rows_of, save, summary
+from common import all_draws, objectives_of, rows_of, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
@@ -36,13 +36,7 @@ def main() -> None:
     tag = f"-{args.tag}" if args.tag else ""
     out = Path(args.out) / f"{args.model}-{args.objective}-k{args.steps}{tag}"
     path = out.with_suffix(".json")
-    result = begun(path, args)
-    for draw in range(args.draws):
-        if str(draw) not in result["draws"]:
-            result["draws"][str(draw)] = run_draw(args, draw, out)
-            save(path, result)
-    save(path, result)
-    table(result)
+    table(all_draws(path, args, lambda draw: run_draw(args, draw, out)))
 
 
 def parse() -> argparse.Namespace:

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import begun, save, summary
+from common import all_draws, summary
 
 import lietoolkit as lt
 from lietoolkit.tasks.generated import sft_families
@@ -48,13 +47,7 @@ def main() -> None:
     # The trainers warn of what their next versions will change.
     warnings.simplefilter("ignore")
     path = Path(args.out) / f"{args.model}-sft-{args.optimizer}.json"
-    result = begun(path, args)
-    for draw in tqdm(range(args.draws), desc="draws"):
-        if str(draw) not in result["draws"]:
-            result["draws"][str(draw)] = run_draw(args, args.seed + draw)
-            save(path, result)
-    save(path, result)
-    table(result)
+    table(all_draws(path, args, lambda draw: run_draw(args, args.seed + draw)))
 
 
 def parse() -> argparse.Namespace:

@@ -46,11 +46,9 @@ class Optimizer(Protocol):
 class _Elementwise:
     """An optimizer that updates each coordinate from this coordinate alone."""
 
-    def step(self, state: TrainingState, g: Tensor, lr: float) -> TrainingState:
-        """One update with gradient g."""
-        raise NotImplementedError
-
-    def advance(self, state: TrainingState, g: Tensor, lrs: Sequence[float]) -> TrainingState:
+    def advance(
+        self: Optimizer, state: TrainingState, g: Tensor, lrs: Sequence[float]
+    ) -> TrainingState:
         """Updates with one gradient, one for each step size, written over the state.
 
         A block at a time, so that all in between stays in the cache and no long vector is made
