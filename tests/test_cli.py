@@ -178,6 +178,32 @@ def test_control_c_ends_with_130_and_leaves_nothing(model, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_control_c_while_the_package_loads_says_nothing(tmp_path) -> None:
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from lietoolkit_command import main; print('started', flush=True); main()"
+    loaded = 0
+    for delay in (0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, "plan", "--out", "out"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        try:
+            assert child.stdout.readline() == "started\n"
+            time.sleep(delay)
+            child.send_signal(signal.SIGINT)
+            error = child.communicate(timeout=60)[1]
+        finally:
+            child.kill()
+        # Ended by the signal itself while loading, by the command afterwards.
+        assert child.returncode in (-signal.SIGINT, 130), error
+        assert "Traceback" not in error, (delay, error)
+        loaded += child.returncode == 130
+    assert loaded < 9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "train"])
 def test_killed_at_random_it_resumes_with_the_same_numbers(command: str) -> None:
     script = ROOT / "scripts" / "kill_and_resume.py"

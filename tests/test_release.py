@@ -79,6 +79,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
                  "report/page.html.j2", "report/report.ipynb", "report/explorer.js",
                  "course/page.html.j2", "live/canvas.js"):  # fmt: skip
         assert f"lietoolkit/{name}" in source
+    source.add("lietoolkit_command.py")
     info = f"lietoolkit-{RELEASE}.dist-info/"
     assert {name for name in names if not name.startswith(info)} == source
     with zipfile.ZipFile(wheel) as archive:
@@ -86,7 +87,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert f"Version: {RELEASE}" in metadata
     assert f"{info}licenses/LICENSE" in names
     assert (
-        "lietoolkit = lietoolkit.cli:main"
+        "lietoolkit = lietoolkit_command:main"
         in zipfile.ZipFile(wheel).read(f"{info}entry_points.txt").decode()
     )
 
