@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -111,9 +112,22 @@ def summary(values: list[float]) -> tuple[float, float, float]:
 
 
 def begun(path: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The draws that are there already, with the settings and environment of this call."""
+    """The draws that are there already, with the settings and environment of this call.
+
+    Raises:
+        SystemExit: they were made with other settings.
+    """
     result = json.loads(path.read_text()) if path.exists() else {"draws": {}}
-    return result | {"settings": settings_of(args), "environment": environment()}
+    settings = settings_of(args)
+    for key, value in result.get("settings", {}).items():
+        # More draws, or more of a list, add to a result and leave what is there as it was.
+        adds = key == "draws" or isinstance(value, list)
+        if not adds and settings.get(key, value) != value:
+            option = f"--{key.replace('_', '-')}"
+            sys.exit(
+                f"{path}: made with {option} {value}, found {settings[key]}; name another --out"
+            )
+    return result | {"settings": settings, "environment": environment()}
 
 
 def all_draws(

@@ -248,7 +248,7 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
                 loss = true[tuple(map(int, order))]
                 others = len(column) - (order in among)
                 note(planner, loss, 100 * (column > loss).sum() / others, plan["cost"])
-            for b in RANDOM:
+            for b in (b for b in RANDOM if b <= len(column)):
                 note(f"random, best of {b}", best_of_random(column, b), 100 * b / (b + 1), b)
     return found
 

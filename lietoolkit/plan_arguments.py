@@ -32,7 +32,7 @@ def leave_to_the_trainer(**given: Any) -> None:
             )
 
 
-def check_sources(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def two_or_more(sources: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The sources, if there are two to order."""
     if not isinstance(sources, Mapping) or len(sources) < 2:
         found = len(sources) if isinstance(sources, Sized) else type(sources).__name__

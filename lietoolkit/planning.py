@@ -27,9 +27,9 @@ from lietoolkit.order.tournament import Tournament, tournament
 from lietoolkit.order_plan import Material, OrderPlan
 from lietoolkit.plan_arguments import (
     check_settings,
-    check_sources,
     leave_to_the_trainer,
     losses_of,
+    two_or_more,
     weights_of,
 )
 from lietoolkit.tasks.building import Builder, differentiable_attention, overlaps, resolve_model
@@ -148,7 +148,7 @@ def plan_order(
     start = time.perf_counter()
     if model is None and trainer is None:
         raise InputError("model: expected a name or a model (or trainer=), found None; give one")
-    sources, data, run = check_sources(sources), None, None
+    sources, data, run = two_or_more(sources), None, None
     notes: list[str] = []
     if trainer is not None:
         leave_to_the_trainer(

@@ -165,6 +165,25 @@ def test_nothing_is_tried_twice_at_one_level():
     assert losses[tuple(found.order)] == min(losses.values())
 
 
+def test_rounding_errors_decide_nothing(monkeypatch):
+    """Machines differ in the last digits of a gain: its sign, where nothing is left to gain."""
+    places, noise = np.random.default_rng(3).normal(size=(4, 4)), np.random.default_rng(4)
+    costs = (0.25, 1.0)
+
+    def loss(order: list[int], level: int) -> float:
+        return float(sum(places[p, s] for p, s in enumerate(order))) + 0.2 * (level == 0)
+
+    first = search_levels(loss, 4, 20.0, costs)
+    gradient = Surrogate.knowledge_gradient
+    monkeypatch.setattr(
+        Surrogate,
+        "knowledge_gradient",
+        lambda self, orders: (g := gradient(self, orders)) + 1e-15 * noise.normal(size=g.shape),
+    )
+    again = search_levels(loss, 4, 20.0, costs)
+    assert (again.tried, again.levels) == (first.tried, first.levels)
+
+
 @pytest.mark.parametrize(
     ("budget", "costs", "message"),
     [(0.1, (0.2, 1.0), "at least one try"), (1.0, (1.0, 0.2), "rising"), (1.0, (), "rising")],

@@ -16,6 +16,8 @@ from lietoolkit.order.surrogate import Surrogate
 
 ENUMERATED = 5  # sources: 120 orders; with more, candidates are drawn
 DRAWN = 300  # random candidates a try
+# Smaller gains, in units of the spread of losses, are rounding errors, which differ by machine.
+GAIN_DIGITS = 9
 
 Array = NDArray[np.float64]
 
@@ -160,7 +162,7 @@ def search_levels(
                 open_ = [n for n, o in enumerate(pool) if (tuple(o), level) not in done]
                 if cost > left or not open_:
                     continue
-                gain = gains[level, open_] / cost
+                gain = gains[level, open_].round(GAIN_DIGITS) / cost
                 place = int(gain.argmax())
                 if best is None or gain[place] > best[0]:
                     best = gain[place], pool[open_[place]], level

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from lietoolkit.errors import InputError, memory_errors
 from lietoolkit.order_plan import OrderPlan, ranking, read_plan
-from lietoolkit.plan_arguments import check_sources
+from lietoolkit.plan_arguments import two_or_more
 from lietoolkit.planning import plan_order, recall_plan
 from lietoolkit.tasks.formats import FORMATS
 from lietoolkit.tasks.losses import in_eval_mode
@@ -75,7 +75,7 @@ def train_in_order(
     Raises:
         InputError: anything that cannot be used; a folder that holds another run.
     """
-    check_sources(sources)
+    two_or_more(sources)
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
     with memory_errors():
         data = {name: _rows(rows, settings.objective, name) for name, rows in sources.items()}
