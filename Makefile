@@ -20,7 +20,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install report course pages docs test lint types contract unit planted wheel slow \
-  notebooks oldest sbom format pins clean
+  notebooks test-gpu oldest sbom format pins clean
 
 help:
 	@echo 'make report      plan, prove and report; MODEL= SOURCES=folder TARGET=file OBJECTIVE=lm|sft|dpo'
@@ -30,6 +30,7 @@ help:
 	@echo 'make docs        write the documentation site, which needs no network, into out/docs'
 	@echo 'make test        all that continuous integration runs'
 	@echo '  lint types contract unit planted wheel slow notebooks: its parts'
+	@echo 'make test-gpu    the tests that need a CUDA device'
 	@echo 'make wheel       wheel and source distribution, into out/dist'
 	@echo 'make oldest      the fast tests on the oldest versions that are supported (slow to install)'
 	@echo 'make sbom        what is in .venv as a CycloneDX file, out/sbom.json'
@@ -100,6 +101,10 @@ wheel: .venv/installed-dev
 # Two processes, as above; whoever is free takes over waiting tests, which differ much in length.
 slow: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist worksteal
+
+# Where there is a GPU, and a build of torch for it in .venv; elsewhere these tests are left out.
+test-gpu: .venv/installed-dev
+	$(BIN)/pytest -m gpu -rs
 
 # Course notebooks carry their outputs; claims marked nbval-check-output must come out again.
 # report.ipynb is a template without outputs: tests/test_report.py runs it through papermill.

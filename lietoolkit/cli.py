@@ -44,10 +44,7 @@ def plan(
     steps_of: Annotated[
         list[str] | None, typer.Option(help="NAME=STEPS, of a source that is not --steps")
     ] = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME of a source to give in two halves, if that is better"),
-    ] = None,
+    split: shared.Split = None,
     constraint: shared.Constraints = None,
     lr: Annotated[float | None, typer.Option(help="step size; default: from the curvature")] = None,
     steps: Annotated[int, typer.Option(help="steps per source")] = 20,

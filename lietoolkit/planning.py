@@ -161,13 +161,10 @@ def plan_order(
         sources, objective_of = in_parts(sources, split, objective, objective_of)
         if trainer is None:
             steps_of = steps_in_parts(split, steps, steps_of)
-        elif trainer.args.max_steps > 0:
-            raise InputError(
-                "split: expected stages as long as their rows, found max_steps, which all stages "
-                "share evenly; set num_train_epochs in the trainer's arguments"
-            )
     if trainer is not None:
-        data, run, sources, target = read_objectives(trainer, sources, target, batches, parameters)
+        data, run, sources, target = read_objectives(
+            trainer, sources, target, batches, parameters, split
+        )
         model, objective, lr, steps = trainer.model, data.objective, run.lr, run.steps
         optimizer, schedule, warmup = run.optimizer, run.schedule, run.warmup
         if len(set(run.lengths.values())) > 1:
@@ -309,23 +306,25 @@ def recall_plan(
     sources: Mapping[str, Any],
     target: Any,
     batches: int = 1,
+    split: Sequence[str] = (),
 ) -> OrderPlan:
     """A plan read from a file, with its trainer and data again, as ``plan_order`` returned it.
 
     Args:
         plan: of ``read_plan``.
-        trainer, sources, target, batches: what it was made from.
+        trainer, sources, target, batches, split: what it was made from.
 
     Raises:
         InputError: the sources are not the plan's.
     """
+    sources, _ = in_parts(sources, split)
     if sorted(sources) != sorted(plan.names):
         raise InputError(
             f"sources: expected those of the plan, {', '.join(plan.names)}; "
             f"found {', '.join(sources)}"
         )
     patterns = plan.parameters["pattern"]
-    data, run, made, aims = read_objectives(trainer, sources, target, batches, patterns)
+    data, run, made, aims = read_objectives(trainer, sources, target, batches, patterns, split)
     theta = ParameterSpace(trainer.model, patterns).vector()
     return replace(plan, material=Material(made, aims, theta, run.optimizer, None, data, run))
 

@@ -14,6 +14,9 @@ Sources = Annotated[
 Targets = Annotated[
     list[str] | None, typer.Option(help="FILE, or NAME=FILE[:WEIGHT] several times")
 ]
+Split = Annotated[
+    list[str] | None, typer.Option(help="NAME of a source to give in two halves, if that is better")
+]
 Constraints = Annotated[list[str] | None, typer.Option(help="'a before b', 'a first' or 'a last'")]
 OptimizerName = Annotated[str, typer.Option(help="sgd, momentum or adamw")]
 Planner = Annotated[str, typer.Option(help="auto, tournament, search or from-end")]

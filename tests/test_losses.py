@@ -231,6 +231,32 @@ def test_unshifted_labels_and_a_mask_off_by_one_would_be_seen():
             assert abs(dpo.loss(model, wrong) - dpo.loss(model, pairs)) > 1e-3
 
 
+def test_what_is_evaluated_again_and_again_is_the_same_loss():
+    model = tiny.model()
+    tokenizer = tiny.tokenizer()
+    (rows,), _ = make_batches(
+        PROMPT_COMPLETION, tokenizer, "sft", batch_size=99, max_length=LENGTH, name="x"
+    )
+    (pairs,), _ = make_batches(
+        PREFERENCE, tokenizer, "dpo", batch_size=99, max_length=LENGTH, name="x"
+    )
+    (pairs,) = add_reference_logps(tiny.model(1), [pairs])
+    unlabelled = {key: rows[key] for key in ("input_ids", "attention_mask")}
+    on_the_left = {key: value.flip(1) for key, value in rows.items()}
+    cases = {"sft": [rows, on_the_left, unlabelled, {"input_ids": rows["input_ids"]}]}
+    for name, batches in (cases | {"dpo": [pairs]}).items():
+        kind = loss_function(name)
+        for batch in batches:
+            ready = kind.ready(batch)
+            with torch.no_grad():
+                torch.testing.assert_close(
+                    kind.loss(model, ready), kind.loss(model, batch), rtol=1e-6, atol=0
+                )
+    sft = loss_function("sft")
+    assert not rows["attention_mask"].all() and "attention_mask" not in sft.ready(rows)
+    assert "attention_mask" in sft.ready(on_the_left), "there a model would look at the padding"
+
+
 # --- laws -----------------------------------------------------------------------------------------
 
 SEQUENCE = st.lists(st.integers(0, 4), min_size=2, max_size=7)

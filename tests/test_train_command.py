@@ -103,6 +103,16 @@ def test_a_config_file_and_trls_names(train, model, data, tmp_path):
     assert result("second")["steps"] == 8
 
 
+def test_a_source_in_two_parts_and_going_on(train, model, data):
+    run = ["--model", model, *data, *FAST, "--steps", "2", "--lr", "1e-2", "--split", "a"]
+    train(*run)
+    plan, done = json.loads(Path("out/plan.json").read_text()), result()
+    assert sorted(done["order"]) == ["a/1", "a/2", "b"] and done["steps"] == 4
+    assert plan["steps_of"] == {"a/1": 1, "a/2": 1} and plan["steps"] == 2
+    train(*run)
+    assert result()["final"] == done["final"]
+
+
 def test_epochs_take_the_place_of_steps_however_they_are_spelled():
     for name in ("num_train_epochs", "num-train-epochs"):
         given = _options(Settings(others=(f"--{name}", "2")), 2, True, Path("out"))

@@ -314,8 +314,12 @@ def test_a_source_in_two_parts(tmp_path):
     assert callback.order == plan.order
     assert callback.losses[-1] == pytest.approx(expected, abs=1e-4)
     assert abs(expected - callback.losses[0]) > 1e-4
-    with pytest.raises(lt.InputError, match="split: expected stages as long as their rows"):
-        planned(trainer("sft", tmp_path, max_steps=7), "sft", split=["sort"])
+    # Steps that sources share evenly are shared as if the two parts were one.
+    plan = planned(trainer("sft", tmp_path, max_steps=7), "sft", split=["sort"])
+    lengths = {name: last - first for name, first, last in plan.stages}
+    assert lengths == {"addition": 2, "sort/1": 1, "sort/2": 1, "copy": 3}
+    with pytest.raises(lt.InputError, match="split: expected at least two steps of 'sort'"):
+        planned(trainer("sft", tmp_path, max_steps=3), "sft", split=["sort"])
 
 
 @pytest.mark.slow

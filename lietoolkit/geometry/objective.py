@@ -63,7 +63,7 @@ class Objective:
         """The loss at theta, a float64 scalar tensor. ``batch``: only that batch of it."""
         with torch.no_grad():
             value = self._loss(theta, batch)
-        record(losses=self.units if batch is None else 1)
+        record(losses=self._price(batch))
         return self._finite(value.double(), "loss")
 
     def gradient(self, theta: Tensor, batch: int | None = None, check: bool = True) -> Tensor:
@@ -72,7 +72,7 @@ class Objective:
         ``check=False`` leaves out the test for NaN, which makes a GPU wait for the host.
         """
         g = self._gradient(theta, batch)
-        record(gradients=self.units if batch is None else 1)
+        record(gradients=self._price(batch))
         return self._finite(g, "gradient") if check else g
 
     def loss_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class Objective:
             raise InputError(f"v: expected shape {list(theta.shape)}, got {list(v.shape)}")
         if method == "auto":
             method = self._choose_method(theta, v)
-        n = self.units if batch is None else 1
+        n = self._price(batch)
         if method == "exact":
             g, hv = self._exact(theta, v, batch)
             record(gradients=n, hvps=2 * n)
@@ -156,6 +156,10 @@ class Objective:
         """A name for what is being minimised, for files that results are resumed from."""
         return f"{self.name}:{type(self).__name__}"
 
+    def thinned(self, n: int) -> Objective:
+        """The same with batches of 1/n of the rows; itself where a batch is not made of rows."""
+        return self
+
     # What a subclass replaces.
 
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:
@@ -183,6 +187,9 @@ class Objective:
         return MOVE[theta.dtype]
 
     # Shared arithmetic.
+
+    def _price(self, batch: int | None) -> float:
+        return self.units if batch is None else self.units / self.batches
 
     def _gradient(self, theta: Tensor, batch: int | None) -> Tensor:
         return self._loss_and_gradient(theta, batch)[1]

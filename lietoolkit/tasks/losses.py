@@ -16,7 +16,10 @@ from ..errors import InputError
 
 IGNORE = -100
 LOSS_NAMES = ("lm", "sft", "dpo")
-_NOT_FOR_MODEL = {"labels", "completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
+_COLUMNS = "label_columns"
+_NOT_FOR_MODEL = {
+    "labels", "completion_mask", "ref_chosen_logps", "ref_rejected_logps", _COLUMNS,
+}  # fmt: skip
 
 Batch = Mapping[str, Any]
 
@@ -54,7 +57,8 @@ def token_losses(model: Any, batch: Batch, labels: Tensor) -> tuple[Tensor, Tens
     losses are 0 where the mask is False. At least float32; float64 for a float64 model.
     """
     targets = labels[:, 1:]
-    columns = (targets != IGNORE).any(dim=0).nonzero().squeeze(1)
+    columns = batch.get(_COLUMNS)
+    columns = _label_columns(labels) if columns is None else columns
     targets = targets[:, columns]
     inputs = {key: value for key, value in batch.items() if key not in _NOT_FOR_MODEL}
     if _accepts_columns(model):
@@ -66,6 +70,35 @@ def token_losses(model: Any, batch: Batch, labels: Tensor) -> tuple[Tensor, Tens
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
     )
     return losses.view(targets.shape), targets != IGNORE
+
+
+def _label_columns(labels: Tensor) -> Tensor:
+    """Columns whose logits predict a label of any row."""
+    return (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)
+
+
+def _completion_labels(batch: Batch) -> Tensor:
+    return batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE)
+
+
+def _ready(batch: Batch, labels: Tensor) -> dict[str, Any]:
+    """A batch with all that an evaluation would read back from the device to know."""
+    made = {**batch, _COLUMNS: _label_columns(labels)}
+    mask = batch.get("attention_mask")
+    if mask is not None and mask.ndim == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+        # A causal model does not look at padding on the right; a mask would be looked through for
+        # padding at every evaluation, and costs the faster attention kernels.
+        del made["attention_mask"]
+    return made
+
+
+def _ready_rows(batch: Batch) -> dict[str, Any]:
+    labels = row_labels(batch)
+    return _ready({**batch, "labels": labels}, labels)
+
+
+def _ready_pairs(batch: Batch) -> dict[str, Any]:
+    return _ready(batch, _completion_labels(batch)) if "completion_mask" in batch else dict(batch)
 
 
 def token_mean(model: Any, batch: Batch) -> Tensor:
@@ -91,8 +124,7 @@ def completion_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
             f"after them, and a completion_mask; found {found}. Make it with make_batches(..., "
             "'dpo') or TRL's DataCollatorForPreference."
         )
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE)
-    losses, _ = token_losses(model, batch, labels)
+    losses, _ = token_losses(model, batch, _completion_labels(batch))
     chosen, rejected = (-losses.sum(dim=1)).chunk(2)
     return chosen, rejected
 
@@ -147,13 +179,15 @@ class Loss:
         loss(model, batch) = sum_i weight(part_i) loss(model, part_i) / sum_i weight(part_i).
 
     The weight is the number of label tokens after the shift for "lm" and "sft", the number of pairs
-    for "dpo", the number of rows for a callable.
+    for "dpo", the number of rows for a callable. ``ready(batch)`` is what ``loss`` may be given in
+    its place, evaluation after evaluation: the same loss, with nothing left to look up.
     """
 
     name: str
     loss: Callable[[Any, Batch], Tensor] = field(repr=False)
     weight: Callable[[Batch], float] = field(repr=False)
     split: Callable[[Batch, int], list[dict[str, Any]]] = field(default=_cut, repr=False)
+    ready: Callable[[Batch], dict[str, Any]] = field(default=dict, repr=False)
 
 
 def loss_function(loss: str | Callable[[Any, Batch], Tensor] | Loss, *, beta: float = 0.1) -> Loss:
@@ -180,7 +214,7 @@ def loss_function(loss: str | Callable[[Any, Batch], Tensor] | Loss, *, beta: fl
         name = getattr(loss, "__name__", type(loss).__name__)
         return Loss(name, loss, lambda batch: float(_rows(batch)))
     if loss in ("lm", "sft"):
-        return Loss(loss, token_mean, _label_tokens)
+        return Loss(loss, token_mean, _label_tokens, ready=_ready_rows)
     if loss == "dpo":
         if not 0 < beta < float("inf"):
             raise InputError(f"beta: expected a positive number, found {beta!r}.")
@@ -188,6 +222,7 @@ def loss_function(loss: str | Callable[[Any, Batch], Tensor] | Loss, *, beta: fl
             loss,
             lambda model, batch: dpo_loss(model, batch, beta),
             lambda batch: _rows(batch) / 2,
+            ready=_ready_pairs,
         )
     raise InputError(
         f"loss: expected one of {', '.join(map(repr, LOSS_NAMES))} or a function "

@@ -69,16 +69,20 @@ class ModelObjective(Objective):
         self.space: ParameterSpace = space or ParameterSpace(model)
         self.kind = loss_function(loss, beta=beta)
         self.microbatch = microbatch
-        own = [_to_device(batch, self.space.device) for batch in batches]
+        # Kept on the host, where they are cut and weighed; what is evaluated lies on the device.
+        own = [_to_device(batch, torch.device("cpu")) for batch in batches]
         if not own:
             raise InputError(f"{name}: expected at least one batch, found none")
         # A reference that is not this model at theta tells results apart, see fingerprint().
         self._other_reference = reference is not None or "ref_chosen_logps" in own[0]
         if self.kind.name == "dpo":
+            given = [_to_device(batch, self.space.device) for batch in own]
             with self._at(self.space.vector()):
-                own = add_reference_logps(model if reference is None else reference, own)
+                given = add_reference_logps(model if reference is None else reference, given)
+            own = [_to_device(batch, torch.device("cpu")) for batch in given]
         self._batches = own
         self._units: float | None = None
+        self._pieces: dict[int, list[tuple[float, dict[str, Any]]]] = {}
 
     @property
     def batches(self) -> int:
@@ -100,6 +104,15 @@ class ModelObjective(Objective):
                 weights += [self.kind.weight(p) / total / len(self._batches) for p in parts]
         units = self.units
         return [(w, self._with(g, w * units)) for w, g in zip(weights, groups, strict=True)]
+
+    def thinned(self, n: int) -> ModelObjective:
+        """The same with batches of 1/n of the rows each, the first parts of all batches ahead.
+
+        Step by step it reads the batches in the same turn, and of each another part every time
+        round. A batch of fewer than n rows gives single rows, some of them more than once.
+        """
+        parts = [self.kind.split(batch, n) for batch in self._batches]
+        return self._with([p[j % len(p)] for j in range(n) for p in parts], self.units)
 
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
@@ -127,20 +140,26 @@ class ModelObjective(Objective):
     def _with(self, batches: list[dict[str, Any]], units: float) -> ModelObjective:
         part = object.__new__(ModelObjective)
         part.__dict__.update(self.__dict__)
-        part._batches, part._units = batches, units
+        part._batches, part._units, part._pieces = batches, units, {}
         return part
 
     def _parts(self, batch: int | None) -> list[tuple[float, dict[str, Any]]]:
-        chosen = self._batches if batch is None else [self._batches[batch]]
-        if self.microbatch is None:
-            return [(1 / len(chosen), b) for b in chosen]
-        parts = []
-        for b in chosen:
-            rows = len(b["input_ids"]) // (2 if self.kind.name == "dpo" else 1)
-            pieces = self.kind.split(b, -(-rows // self.microbatch))
-            total = sum(self.kind.weight(piece) for piece in pieces)
-            parts += [(self.kind.weight(p) / total / len(chosen), p) for p in pieces]
-        return parts
+        chosen = range(len(self._batches)) if batch is None else [batch]
+        return [(w / len(chosen), piece) for b in chosen for w, piece in self._pieces_of(b)]
+
+    def _pieces_of(self, batch: int) -> list[tuple[float, dict[str, Any]]]:
+        """Micro-batches with their weights, which sum to 1, on the device; made once."""
+        if batch not in self._pieces:
+            whole = self._batches[batch]
+            pieces, weights = [whole], [1.0]
+            if self.microbatch is not None:
+                rows = len(whole["input_ids"]) // (2 if self.kind.name == "dpo" else 1)
+                pieces = self.kind.split(whole, -(-rows // self.microbatch))
+                weights = list(map(self.kind.weight, pieces))
+            ready = [_to_device(self.kind.ready(piece), self.space.device) for piece in pieces]
+            shares = [weight / sum(weights) for weight in weights]
+            self._pieces[batch] = list(zip(shares, ready, strict=True))
+        return self._pieces[batch]
 
     @contextmanager
     def _at(self, theta: Tensor) -> Iterator[list[Tensor]]:

@@ -75,6 +75,7 @@ def train(
     source: Annotated[list[str] | None, typer.Option(help="NAME=FILE, once per source")] = None,
     sources: shared.Sources = None,
     target: shared.Targets = None,
+    split: shared.Split = None,
     constraint: shared.Constraints = None,
     lr: Annotated[
         float | None, typer.Option("--lr", "--learning_rate", help="step size; default: TRL's")
@@ -134,7 +135,7 @@ def train(
         budget=budget, replan=int(replan) if replan.isdigit() else replan, schedule=schedule,
         warmup=warmup, batch_size=batch_size, batches=batches, max_length=max_length,
         device=device, seed=seed, trust_remote_code=trust_remote_code,
-        constraints=tuple(constraint or ()), weights=weights,
+        split=tuple(split or ()), constraints=tuple(constraint or ()), weights=weights,
         others=(*context.meta.get(_OTHERS, ()), *context.args),
     )  # fmt: skip
     done = train_in_order(settings, data, aims, out, typer.echo)

@@ -49,6 +49,7 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     trust_remote_code: bool = False
+    split: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     weights: dict[str, float] | None = None
     others: tuple[str, ...] = ()
@@ -234,11 +235,12 @@ def _plan(
 ) -> OrderPlan:
     """The plan kept in the folder, else a new one."""
     if (out / "plan.json").exists():
-        return recall_plan(read_plan(out), trainer, data, aims, settings.batches)
+        return recall_plan(read_plan(out), trainer, data, aims, settings.batches, settings.split)
     plan = plan_order(
         trainer=trainer, sources=data, target=aims, planner=settings.planner,
         budget=settings.budget, weights=settings.weights, constraints=settings.constraints,
-        batches=settings.batches, seed=settings.seed, folder=out / "tried", progress=True,
+        split=settings.split, batches=settings.batches, seed=settings.seed, folder=out / "tried",
+        progress=True,
     )  # fmt: skip
     plan.save(out)
     return plan

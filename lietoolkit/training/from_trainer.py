@@ -16,6 +16,7 @@ from lietoolkit.geometry.objective import Objective
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.tasks.losses import in_eval_mode
 from lietoolkit.tasks.objective import ModelObjective
+from lietoolkit.tasks.parts import PARTS, part_name, steps_in_parts
 from lietoolkit.tasks.trainer import TrainerData, read_trainer
 from lietoolkit.training.optimizers import (
     SGD,
@@ -55,7 +56,7 @@ class TrainerRun:
         return max(1, round(sum(self.lengths.values()) / len(self.lengths)))
 
 
-def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
+def read_run(data: TrainerData, names: list[str], split: Sequence[str] = ()) -> TrainerRun:
     """Stages, step sizes and optimizer out of a trainer's arguments.
 
     Every source is trained on for ``num_train_epochs`` passes, its last step filled up from its
@@ -64,13 +65,14 @@ def read_run(data: TrainerData, names: list[str]) -> TrainerRun:
     Args:
         data: with every source added.
         names: the sources.
+        split: those that are there as two halves, which take the steps of one source together.
 
     Raises:
         InputError: fewer steps than sources.
     """
     args = data.trainer.args
     notes: list[str] = []
-    lengths = _lengths(data, names, notes)
+    lengths = _lengths(data, names, split, notes)
     total = sum(lengths.values())
     optimizer, lr = _optimizer(data.trainer, notes)
     if args.max_grad_norm:
@@ -98,6 +100,7 @@ def read_objectives(
     target: Any,
     batches: int = 1,
     parameters: str | Sequence[str] | None = None,
+    split: Sequence[str] = (),
 ) -> tuple[TrainerData, TrainerRun, dict[str, Objective], dict[str, Objective]]:
     """Sources and targets of a trainer as objectives, and the run it would make of them.
 
@@ -106,6 +109,7 @@ def read_objectives(
         sources: name -> rows. target: rows, or several as {name: rows}.
         batches: how many of each stage's batches an objective reads, the first ones.
         parameters: patterns of parameter names; default all that the trainer trains.
+        split: sources that are given as two halves, see ``in_parts``.
 
     Returns:
         The trainer's data and run, and the objectives of sources and targets by name.
@@ -117,7 +121,7 @@ def read_objectives(
     targets = dict(target) if isinstance(target, Mapping) else {"target": target}
     for name, rows in (*sources.items(), *((f"target {n}", r) for n, r in targets.items())):
         data.add(name, rows)
-    run = read_run(data, list(sources))
+    run = read_run(data, list(sources), split)
     # Objectives of one source all read as many batches as the shortest stage has.
     taken = min(batches, *run.lengths.values())
     space = ParameterSpace(trainer.model, parameters)
@@ -175,16 +179,21 @@ def live_state(space: ParameterSpace, optimizer: Any, rule: Optimizer) -> Traini
     return TrainingState(space.vector(), buffers, step)
 
 
-def _lengths(data: TrainerData, names: list[str], notes: list[str]) -> dict[str, int]:
+def _lengths(
+    data: TrainerData, names: list[str], split: Sequence[str], notes: list[str]
+) -> dict[str, int]:
     args = data.trainer.args
     if args.max_steps > 0:
-        if args.max_steps < len(names):
+        whole_of = {part_name(name, part): name for name in split for part in PARTS}
+        wholes = list(dict.fromkeys(whole_of.get(name, name) for name in names))
+        if args.max_steps < len(wholes):
             raise InputError(
-                f"max_steps: expected at least one step for each of {len(names)} sources, found "
+                f"max_steps: expected at least one step for each of {len(wholes)} sources, found "
                 f"{args.max_steps}; raise it in the trainer's arguments"
             )
-        stages = shares(args.max_steps, len(names))
-        return {name: len(stage) for name, stage in zip(names, stages, strict=True)}
+        stages = zip(wholes, shares(args.max_steps, len(wholes)), strict=True)
+        found = steps_in_parts(split, 1, {name: len(stage) for name, stage in stages})
+        return {name: found[name] for name in names}
     lengths = {}
     for name in names:
         rows = args.num_train_epochs * len(data.rows[name])
