@@ -10,7 +10,8 @@ Truth: every order trained, or a random sample and what anybody chose. Quality: 
 between the median and the best of these orders (1: as good as the best, 0: no better than a random
 one), and the percentile. Cost: training runs of all sources. Random search keeps the best of B
 orders that it trains. "networks" are small regressions in float64; a language model is trained in
-float32. Resumable: draws that are there are kept.
+float32. Resumable: draws that are there are kept,
+and get what they lack.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from common import all_draws, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import Effort, choose_effort
+from lietoolkit.order.effort import PART, Effort, Rehearsal, choose_effort
 from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.studies import best_of_random
@@ -59,6 +60,9 @@ def main() -> None:
     cell += f"-{args.schedule}" + (f"-lr{args.lr:g}" if args.lr else "")
     path = Path(args.out) / f"{cell}.json"
     result = all_draws(path, args, lambda draw: run_draw(args, draw, path.with_suffix("")))
+    for seed, draw in result["draws"].items():
+        if not args.sample and complete(args, int(seed), draw, path.with_suffix("")):
+            save(path, result)
     keep_searches(result)
     save(path, result)
     table(result)
@@ -88,6 +92,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--draws", type=int, default=6)
+    parser.add_argument(
+        "--from-end", action=argparse.BooleanOptionalAction, default=True,
+        help="plan from the end as well, which costs about as much as the truth",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="out/frontier")
     parser.add_argument(
@@ -122,21 +130,6 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         sources, targets, theta, [[n] for n in names], lr, args.steps, args.optimizer, sweeps=1,
         **kept,
     )  # fmt: skip
-    stiffest = max(rule.lambda_max.values())
-    stable = {
-        m: rehearsal_lr(lr, optimizer_from(args.optimizer), stiffest, m, args.steps)
-        for m in levels(args.steps)
-    }
-
-    def trained(orders: list[list[str]], m: int) -> list[list[float]]:
-        return lt.run_schedules(
-            sources, targets, theta, orders, stable[m], args.steps, args.optimizer,
-            sweeps=m, **(kept | {"progress": len(orders) > 1}),
-        ).tolist()  # fmt: skip
-
-    rehearsals = {}
-    for m in levels(args.steps)[:-1] if not args.sample else []:
-        rehearsals[m] = {"lr": stable[m], "losses": trained(orders, m)}
     unit = len(names) * args.steps
     plans: dict[str, dict] = {}
     for m, (aim, target) in enumerate(targets.items()):
@@ -157,9 +150,10 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         for name, baseline in baseline_orders(figures).items():
             price = len(names) * (args.steps if name.startswith("solo gain,") else 1)
             note(name, baseline["order"], price)
-        for sweeps in levels(args.steps)[:-1]:
+        for sweeps in sorted({1, math.ceil(PART * args.steps)}) if args.from_end else []:
+            stable = stable_lr(args, lr, rule.lambda_max, sweeps)
             plan = lt.plan_from_end(
-                sources, target, theta, stable[sweeps], *settings[2:], sweeps, effort="exact", **run
+                sources, target, theta, stable, *settings[2:], sweeps, effort="exact", **run
             )
             note(f"from the end, exact, m={sweeps}", plan.order, plan.cost.total)
     found = {
@@ -171,39 +165,78 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         "targets": list(targets),
         "orders": orders,
         "losses": losses.tolist(),
-        "rehearsals": rehearsals,
+        "rehearsals": {},
         "plans": plans,
     }
     if args.sample:
-        follow(args, found, trained)
+        follow(args, found, rehearser(args, found, sources, targets, theta, kept["folder"]))
     return found
 
 
-def follow(args: argparse.Namespace, draw: dict, trained: Callable) -> None:
+def complete(args: argparse.Namespace, seed: int, draw: dict, folder: Path) -> bool:
+    """Rehearse all orders in every way that the draw lacks; whether there was one."""
+    lacks = [r for r in rehearsals_of(vars(args))[:-1] if r.label not in draw["rehearsals"]]
+    if lacks:
+        rehearsed = rehearser(args, draw, *material(args, args.seed + seed), f"{folder}-{seed}")
+        for r in lacks:
+            draw["rehearsals"][r.label] = {
+                "lr": stable_lr(args, draw["lr"], draw["lambda_max"], r.gradients),
+                "losses": rehearsed(draw["orders"], r),
+            }
+    return bool(lacks)
+
+
+def rehearser(
+    args: argparse.Namespace, draw: dict, sources: dict, targets: dict, theta: torch.Tensor,
+    folder: str,
+) -> Callable[[list[list[str]], Rehearsal], list[list[float]]]:  # fmt: skip
+    """What gives the losses of all targets after orders of a draw, however stages are stood for."""
+
+    def rehearsed(orders: list[list[str]], r: Rehearsal) -> list[list[float]]:
+        read = {n: s.thinned(r.thin) if r.thin > 1 else s for n, s in sources.items()}
+        return lt.run_schedules(
+            read, targets, theta, orders,
+            stable_lr(args, draw["lr"], draw["lambda_max"], r.gradients),
+            args.steps, args.optimizer, sweeps=r.gradients, schedule=args.schedule,
+            warmup=args.warmup, folder=folder, progress=len(orders) > 1,
+        ).tolist()  # fmt: skip
+
+    return rehearsed
+
+
+def stable_lr(args: argparse.Namespace, lr: float, lambda_max: dict, gradients: int) -> float:
+    """The step size of a rehearsal."""
+    optimizer = optimizer_from(args.optimizer)
+    return rehearsal_lr(lr, optimizer, max(lambda_max.values()), gradients, args.steps)
+
+
+def follow(args: argparse.Namespace, draw: dict, rehearsed: Callable) -> None:
     """Of a sample: try what the searches ask for, and train what anybody chose.
 
-    Kept as ``draw["tried"][m][order]``, the losses of all targets.
+    Kept as ``draw["tried"][label][order]``, the losses of all targets.
     """
-    draw["tried"] = {str(m): {} for m in levels(args.steps)}
+    draw["tried"] = {r.label: {} for r in rehearsals_of(vars(args))}
     result = {"settings": vars(args)}
 
-    def ask(order: str, m: int) -> None:
+    def ask(order: str, label: str) -> None:
         named = [draw["orders"][0][int(i)] for i in order]
-        draw["tried"][str(m)][order] = trained([named], m)[0]
+        draw["tried"][label][order] = rehearsed([named], Rehearsal.of(label))[0]
 
     for m, aim in enumerate(draw["targets"]):
         searched = search_again(result, draw, m, ask)
         orders = [tries[-1].partition(":")[2] for tries in searched.values()]
         orders += [_digits(draw, plan["order"]) for plan in draw["plans"][aim].values()]
-        known = _tables(result, draw, m)[args.steps]
+        known = _tables(result, draw, m)[str(args.steps)]
         for order in dict.fromkeys(orders):
             if tuple(map(int, order)) not in known:
-                ask(order, args.steps)
+                ask(order, str(args.steps))
 
 
-def levels(steps: int) -> list[int]:
-    """Gradients that stand for a stage."""
-    return sorted({m for m in (1, math.ceil(steps / 4), steps) if m >= 1})
+def rehearsals_of(settings: dict) -> list[Rehearsal]:
+    """All that "auto" may use at any budget; the last one is the run itself."""
+    efforts = [_effort({"settings": settings}, budget, settings["sources"]) for budget in BUDGETS]
+    found = {r for effort in efforts if effort.planner == "search" for r in effort.levels}
+    return sorted(found, key=lambda r: r.cost(settings["steps"]))
 
 
 def material(args: argparse.Namespace, seed: int) -> tuple:
@@ -233,7 +266,7 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
         losses = np.array(draw["losses"])
         among = {_digits(draw, order) for order in draw["orders"]}
         for m, aim in enumerate(draw["targets"]):
-            column, true = losses[:, m], _tables(result, draw, m)[result["settings"]["steps"]]
+            column, true = losses[:, m], _tables(result, draw, m)[str(result["settings"]["steps"])]
             gap = np.median(column) - column.min()
 
             def note(planner: str, loss: float, percentile: float, cost: float,
@@ -276,14 +309,14 @@ def searches(result: dict, draw: dict, m: int) -> Iterator[tuple[float, Searched
         kept = draw["auto"][draw["targets"][m]][f"{budget:g}"]
         tries = [(int(at), list(map(int, order))) for at, order in (t.split(":") for t in kept)]
         *tries, (_, chosen) = tries
-        losses = [tables[effort.levels[at]][tuple(order)] for at, order in tries]
+        losses = [tables[effort.levels[at].label][tuple(order)] for at, order in tries]
         levels, tried = map(list, zip(*tries, strict=True))
-        costs = tuple(m / result["settings"]["steps"] for m in effort.levels)
-        yield budget, Searched(chosen, tried, losses, levels, costs)
+        costs = tuple(r.cost(result["settings"]["steps"]) for r in effort.levels)
+        yield budget, Searched(chosen, tried, losses, levels, costs, (1.0,) * len(names))
 
 
 def search_again(
-    result: dict, draw: dict, m: int, ask: Callable[[str, int], None] | None = None
+    result: dict, draw: dict, m: int, ask: Callable[[str, str], None] | None = None
 ) -> dict[str, list[str]]:
     """What "auto" tries at every budget, from the rehearsals and true runs that are kept.
 
@@ -292,10 +325,10 @@ def search_again(
     """
     names = draw["orders"][0]
 
-    def loss(order: list[int], gradients: int) -> float:
-        if ask is not None and tuple(order) not in _tables(result, draw, m)[gradients]:
-            ask("".join(map(str, order)), gradients)
-        return _tables(result, draw, m)[gradients][tuple(order)]
+    def loss(order: list[int], label: str) -> float:
+        if ask is not None and tuple(order) not in _tables(result, draw, m)[label]:
+            ask("".join(map(str, order)), label)
+        return _tables(result, draw, m)[label][tuple(order)]
 
     pairs = [
         names.index(n) for n in draw["plans"][draw["targets"][m]]["tournament, local"]["order"]
@@ -307,9 +340,10 @@ def search_again(
             continue
         # As order/recommend.py begins.
         search = search_levels(
-            lambda order, at, levels=effort.levels: loss(order, levels[at]),
-            len(names), effort.budget, [m / result["settings"]["steps"] for m in effort.levels],
-            [pairs, pairs[::-1]],
+            lambda order, at, levels=effort.levels: loss(order, levels[at].label),
+            len(names), effort.budget,
+            [r.cost(result["settings"]["steps"]) for r in effort.levels],
+            [pairs, pairs[::-1]], lengths=[1.0] * len(names),
         )  # fmt: skip
         tries = [*zip(search.levels, search.tried, strict=True), (0, search.order)]
         found[f"{budget:g}"] = [f"{at}:{''.join(map(str, order))}" for at, order in tries]
@@ -318,20 +352,21 @@ def search_again(
 
 def _effort(result: dict, budget: float, sources: int) -> Effort:
     settings = result["settings"]
-    batches = 1 if settings["model"] == "networks" else settings["batches"]
-    return choose_effort(sources, settings["steps"], settings["optimizer"], budget, batches=batches)
+    of_model = settings["model"] != "networks"
+    read = {name: settings[name] if of_model else 1 for name in ("batches", "rows")}
+    return choose_effort(sources, settings["steps"], settings["optimizer"], budget, **read)
 
 
-def _tables(result: dict, draw: dict, m: int) -> dict[int, dict[tuple[int, ...], float]]:
-    """Losses of all orders by the gradients that stood for a stage."""
+def _tables(result: dict, draw: dict, m: int) -> dict[str, dict[tuple[int, ...], float]]:
+    """Losses of all orders by how a stage was stood for, ``Rehearsal.label``."""
     names = draw["orders"][0]
     orders = [tuple(map(names.index, order)) for order in draw["orders"]]
-    rows = {int(x): row["losses"] for x, row in draw["rehearsals"].items()}
-    rows[result["settings"]["steps"]] = draw["losses"]
+    rows = {label: row["losses"] for label, row in draw["rehearsals"].items()}
+    rows[str(result["settings"]["steps"])] = draw["losses"]
     tables = {x: {o: row[m] for o, row in zip(orders, r, strict=True)} for x, r in rows.items()}
     for x, tried in draw.get("tried", {}).items():
         found = {tuple(map(int, order)): losses[m] for order, losses in tried.items()}
-        tables.setdefault(int(x), {}).update(found)
+        tables.setdefault(x, {}).update(found)
     return tables
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import Objective
+from lietoolkit.order.effort import Rehearsal
 from lietoolkit.order.search import Searched
 from lietoolkit.statistics import chance
 from lietoolkit.tasks.trainer import TrainerData, ordered_dataset
@@ -231,14 +232,13 @@ def tries_in_words(tries: Mapping[str, int], steps: int) -> str:
     """How many orders were tried, and how.
 
     Args:
-        tries: number of orders by the gradients that stood for a stage. steps: of a stage.
+        tries: number of orders by how a stage was stood for, see ``Rehearsal.label``.
+        steps: of a stage.
 
-    >>> tries_in_words({"1": 6, "5": 1, "20": 2}, 20)
-    '6 orders with 1 of 20 gradients a stage, 1 order with 5 of 20, 2 orders trained whole'
+    >>> tries_in_words({"20/8": 6, "5": 1, "20": 2}, 20)
+    '6 orders with 1 of 8 rows, 1 order with 5 of 20 gradients a stage, 2 orders trained whole'
     """
-    parts: list[str] = []
-    for m, count in tries.items():
-        how = f"with {m} of {steps}{'' if parts else ' gradients a stage'}"
-        whole = int(m) >= steps
-        parts.append(f"{count} order{'s' * (count != 1)} {'trained whole' if whole else how}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{count} order{'s' * (count != 1)} {Rehearsal.of(label).words(steps)}"
+        for label, count in tries.items()
+    )

@@ -229,8 +229,11 @@ def plan_order(
             stiffest = max(rule.lambda_max.values())
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
-            read = max(source.batches for source in made.values())
-            effort = choose_effort(len(made), steps, optimizer.name, budget, asked, read)
+            effort = choose_effort(
+                len(made), steps, optimizer.name, budget, asked,
+                batches=max(source.batches for source in made.values()),
+                rows=min(source.rows for source in made.values()),
+            )  # fmt: skip
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,

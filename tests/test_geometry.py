@@ -196,6 +196,36 @@ def test_microbatches_and_chunks_change_nothing() -> None:
         assert torch.allclose(mean, whole.gradient(theta), atol=1e-13)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_thinned_batches_hold_every_row_once_and_cost_their_share(n: int) -> None:
+    whole = block_objective(torch.float64)  # two batches of four rows
+    theta, thin = whole.space.vector(), whole.thinned(n)
+    assert whole.rows == 4 and thin.rows == -(-4 // n)
+    rows = torch.cat([batch["input_ids"] for batch in thin._batches])
+    every = torch.cat([batch["input_ids"] for batch in whole._batches])
+    assert sorted(rows.tolist()) == sorted(every.tolist())
+    # Step by step the batches take turns, as whole ones do.
+    for step, batch in enumerate(thin._batches):
+        own = whole._batches[step % 2]["input_ids"].tolist()
+        assert all(row in own for row in batch["input_ids"].tolist())
+    with metered() as cost:
+        g = [thin.gradient(theta, batch) for batch in range(thin.batches)]
+    assert cost.total == pytest.approx(whole.batches)
+    if n in (2, 4):
+        assert torch.allclose(torch.stack(g).mean(0), whole.gradient(theta), atol=1e-13)
+
+
+def test_a_short_batch_begins_again_where_others_are_thinned() -> None:
+    whole = block_objective(torch.float64)
+    short = {"input_ids": whole._batches[1]["input_ids"][:1]}
+    uneven = lt.ModelObjective(whole.model, [whole._batches[0], short], block_loss)
+    thin = uneven.thinned(4)
+    assert [len(batch["input_ids"]) for batch in thin._batches] == [1] * 8
+    assert all(batch["input_ids"].equal(short["input_ids"]) for batch in thin._batches[1::2])
+    bowl = lt.Objective(lambda x: x.square().sum())
+    assert bowl.rows == 1 and bowl.thinned(4) is bowl
+
+
 @pytest.mark.parametrize("method", ["exact", "finite-difference"])
 def test_sketches_of_chunks_are_those_of_each_chunk_alone(method: str) -> None:
     whole = block_objective(torch.float64)
@@ -227,6 +257,15 @@ def test_subset_of_parameters_is_a_block_of_the_whole() -> None:
     assert torch.allclose(part.gradient(space.vector()), expected, atol=1e-14)
     with pytest.raises(lt.InputError, match=r"no trainable parameter matches 'nothing\.\*'"):
         lt.ParameterSpace(whole.model, "nothing.*")
+
+
+def test_parameters_that_are_elsewhere_are_refused() -> None:
+    with pytest.raises(lt.InputError, match="'weight' on the meta device, without values; load"):
+        lt.ParameterSpace(nn.Linear(2, 1, device="meta"))
+    emptied = nn.Linear(2, 1)
+    emptied.bias.ds_id = 0  # DeepSpeed ZeRO-3 marks what it has taken away
+    with pytest.raises(lt.InputError, match="'bias' in pieces that are no FSDPModule's; give the"):
+        lt.ParameterSpace(emptied)
 
 
 def test_tied_weights_count_once() -> None:

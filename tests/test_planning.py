@@ -15,7 +15,7 @@ from helpers import quadratic, start
 import lietoolkit as lt
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
-from lietoolkit.order.effort import choose_effort
+from lietoolkit.order.effort import Effort, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import neighbors, recommend
 from lietoolkit.statistics import wilson_interval
@@ -404,25 +404,39 @@ def test_signs_beat_chance_over_many_random_models() -> None:
 @pytest.mark.parametrize(
     ("sources", "steps", "optimizer", "budget", "expected"),
     [
-        (5, 1, "sgd", 3.0, ("tournament", (1,), 0)),
-        (4, 20, "adamw", 4.0, ("search", (1, 5, 20), 4)),
-        (10, 20, "sgd", 1.0, ("search", (1, 5, 20), 1)),
-        (4, 3, "adamw", 1.0, ("search", (1, 3), 1)),
-        (4, 1, "adamw", 2.0, ("search", (1,), 2)),
-        (4, 20, "adamw", 0.1, ("search", (1, 5, 20), 0.1)),
-        (4, 20, "adamw", 0.05, ("tournament", (1,), 0)),
+        (5, 1, "sgd", 3.0, ("tournament", ["1"], 0)),
+        (4, 20, "adamw", 4.0, ("search", ["1", "5", "20"], 4)),
+        (10, 20, "sgd", 1.0, ("search", ["1", "5", "20"], 1)),
+        (4, 3, "adamw", 1.0, ("search", ["1", "3"], 1)),
+        (4, 1, "adamw", 2.0, ("search", ["1"], 2)),
+        (4, 20, "adamw", 0.1, ("search", ["1", "5", "20"], 0.1)),
+        (4, 20, "adamw", 0.05, ("tournament", ["1"], 0)),
     ],
 )
 def test_effort_fits_the_budget(sources, steps, optimizer, budget, expected):
     found = choose_effort(sources, steps, optimizer, budget)
-    assert (found.planner, found.levels, found.budget) == expected
+    assert (found.planner, labels(found), found.budget) == expected
     assert found.why
+
+
+def labels(effort: Effort) -> list[str]:
+    return [rehearsal.label for rehearsal in effort.levels]
 
 
 def test_a_rehearsal_of_plain_gradient_descent_reads_every_batch():
     assert choose_effort(4, 20, "sgd", 0.3, batches=5).planner == "tournament"
-    assert choose_effort(4, 20, "sgd", 1.0, batches=10).levels == (10, 20)
-    assert choose_effort(4, 20, "adamw", 0.3, batches=5).levels == (1, 5, 20)
+    assert labels(choose_effort(4, 20, "sgd", 1.0, batches=10)) == ["10", "20"]
+    assert labels(choose_effort(4, 20, "adamw", 0.3, batches=5)) == ["1", "5", "20"]
+
+
+@pytest.mark.parametrize(("rows", "thin"), [(8, 8), (4, 4), (32, 8), (12, 6), (2, 2)])
+def test_adaptive_steps_are_rehearsed_with_fewer_rows(rows, thin):
+    found = choose_effort(4, 20, "adamw", 1.0, batches=5, rows=rows)
+    assert f"20/{thin}" in labels(found)
+    costs = [rehearsal.cost(20) for rehearsal in found.levels]
+    assert costs == sorted(costs) and costs[-1] == 1
+    assert labels(choose_effort(4, 20, "sgd", 3.0, batches=5, rows=rows)) == ["5", "20"]
+    assert labels(choose_effort(4, 20, "adamw", 3.0, batches=5, rows=rows)) == ["20"]
 
 
 def test_a_search_never_spends_more_than_its_budget():
@@ -442,6 +456,21 @@ def test_a_search_never_spends_more_than_its_budget():
         read = len(chosen.searched.tried) / 3
         assert cost.total == pytest.approx(chosen.searched.spent * 4 * 8 + read)
         assert sum(chosen.tries.values()) == len(chosen.searched.tried)
+
+
+def test_a_rehearsal_with_fewer_rows_costs_what_was_said():
+    made = plan_of(batch_size=4, chunks=1).material
+    t = lt.tournament(made.sources, made.targets, made.theta, 1e-3, 4, optimizer="adamw")
+    effort = choose_effort(3, 4, "adamw", 0.6, rows=4)
+    assert labels(effort) == ["4/4", "4"]
+    with metered() as cost:
+        chosen = recommend(
+            effort, t, made.sources, made.targets, {"target": 1.0}, made.theta,
+            optimizer_from("adamw"), forgetting=False,
+        )  # fmt: skip
+    assert chosen.tries.keys() == {"4/4"} and chosen.searched.spent <= 0.6 + 0.25
+    read = len(chosen.searched.tried) / 3
+    assert cost.total == pytest.approx(chosen.searched.spent * 3 * 4 + read)
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, float("nan"), "much"])
@@ -490,7 +519,7 @@ def test_the_best_rehearsed_order_is_taken_within_constraints():
     sources = dict(zip("abcd", networks(4, 5), strict=True))
     target, theta = networks(5, 5)[-1], network_start(5)
     effort = choose_effort(4, 5, "adamw", 100.0, "from-end")
-    assert effort.levels == (5,)  # every step is rehearsed: predictions are the truth
+    assert labels(effort) == ["5"]  # every step is rehearsed: predictions are the truth
     settings = (theta, 3e-3, 5, "adamw")
     for constraints in ((), ("d first",)):
         t = lt.tournament(
@@ -529,7 +558,7 @@ def test_a_rehearsed_neighbor_is_what_turning_it_round_would_cost(planner):
             sources, target, theta, [chosen.order, [chosen.order[i] for i in (1, 0, 2)]],
             3e-3, 4, "adamw",
         )  # fmt: skip
-        assert rows[0]["effect"] == pytest.approx(float(losses[0] - losses[1]), rel=0.1)
+        assert rows[0]["effect"] == pytest.approx(float(losses[0] - losses[1]), rel=0.15)
 
 
 def test_parts_of_one_source_keep_their_order():
@@ -537,7 +566,7 @@ def test_parts_of_one_source_keep_their_order():
     rows = sft_families(seed=0, rows=48, split="train")
     parts = {f"part {i}": rows["copy"][12 * i : 12 * i + 12] for i in (2, 0, 3, 1)}
     families = {name: rows[name][:12] for name in ("plural", "addition", "copy", "sort")}
-    run = {"steps": 20, "lr": 1e-4, "budget": 0.1, "batch_size": 12, "max_length": 48}
+    run = {"steps": 20, "lr": 1e-4, "budget": 0.5, "batch_size": 12, "max_length": 48}
     run |= {"forgetting": False, "geometry": False, "dtype": "float32"}
     target = sft_families(seed=0, rows=6, split="eval")["past_tense"]
     kept = lt.plan_order("course", parts, target, constraints=["part 1 first"], **run)
@@ -567,8 +596,8 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     resumed = plan_of(**run, folder=tmp_path)
     assert resumed.order == whole.order and resumed.confidence == whole.confidence
     again = plan_of(**run, folder=tmp_path)
-    # Two orders of one gradient a source, and the losses read at their ends, a third of a gradient.
-    saved = 2 * (len(SOURCES) + (1 + len(SOURCES)) / 3)
+    # Two orders of three steps a source, and the losses read at their ends, a third of a gradient.
+    saved = 2 * (3 * len(SOURCES) + (1 + len(SOURCES)) / 3)
     assert resumed.cost["total"] == pytest.approx(whole.cost["total"] - saved)
     assert again.cost["total"] < resumed.cost["total"]
 
@@ -586,7 +615,7 @@ def test_a_searched_plan_is_held_against_what_its_tries_predict():
     assert cost.gradients < 3 * (3 + 6 + 6) + 3 * 3 + 20
     # Where an order was tried, the prediction is its loss, but for the surrogate's noise.
     searched = plan.material.searched
-    whole = [o for o, at in zip(searched.tried, searched.levels, strict=True) if at == 1]
+    whole = [o for o, at in zip(searched.tried, searched.levels, strict=True) if at == 0]
     seen = [order in whole for order in orders]
     assert sum(seen) >= 2
     gap = expected[seen] - np.array(run["measured"])[seen]
@@ -597,8 +626,7 @@ def test_a_searched_plan_is_held_against_what_its_tries_predict():
 def test_a_search_says_when_training_makes_the_target_worse(lr, said):
     plan = plan_of(lr=lr, steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)
     searched, before = plan.material.searched, plan.targets["target"]["loss"]
-    whole = [x for x, at in zip(searched.losses, searched.levels, strict=True) if at == 1]
-    assert (min(whole) > before) == said
+    assert searched.costs == (1.0,) and (min(searched.losses) > before) == said
     assert any("raises the target's loss" in note for note in plan.notes) == said
 
 

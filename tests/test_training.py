@@ -18,6 +18,7 @@ from lietoolkit.training.optimizers import Clipped, Resumed, TrainingState
 from lietoolkit.training.reverse import at_end, pull_back, run_trajectory, stage_steps
 from lietoolkit.training.schedules import step_sizes
 from lietoolkit.training.stages import run_stage
+from lietoolkit.training.trail import Trail, shared_stages
 
 TORCH = {
     "sgd": (lt.SGD(), lambda p, lr: torch.optim.SGD(p, lr)),
@@ -138,6 +139,32 @@ def test_schedules_share_prefixes_and_equal_separate_runs(name: str) -> None:
     sizes = step_sizes(0.1, 6, "linear", 1)
     expected = [by_hand(sources, target, theta, o, 0.1, 2, optimizer, sizes) for o in orders]
     assert losses.tolist() == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_trail_saves_the_stages_that_are_shared_and_changes_no_number(name: str, reset: bool):
+    sources = {n: network(i) for i, n in enumerate("abcd")}
+    target, theta, trail = network(9), start(13), Trail()
+    settings = {"lr": 0.1, "steps": 2, "optimizer": TORCH[name][0], "schedule": "linear"}
+    orders = ["abcd", "abdc", "adbc", "adcb", "dcba", "dacb", "dabc", "dabc"]
+    before = ""
+    for order in orders:
+        alone = lt.run_schedules(sources, target, theta, [order], reset=reset, **settings)
+        with metered() as cost:
+            after = lt.run_schedules(
+                sources, target, theta, [order], reset=reset, trail=trail, **settings
+            )
+        assert after.equal(alone)
+        # Asked for again, an order goes on from where two places are left.
+        shared = 2 if order == before else shared_stages(before, order) if before else 0
+        assert cost.gradients == 2 * (4 - shared)
+        before = order
+    # Other settings are another run.
+    settings["lr"] = 0.05
+    alone = lt.run_schedules(sources, target, theta, ["dacb"], reset=reset, **settings)
+    after = lt.run_schedules(sources, target, theta, ["dacb"], reset=reset, trail=trail, **settings)
+    assert after.equal(alone)
 
 
 @pytest.mark.parametrize("name", TORCH)

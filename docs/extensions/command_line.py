@@ -59,17 +59,17 @@ def _default(value: Any) -> str:
 
 
 def effort() -> str:
-    """The planner that "auto" takes for five sources, by training and budget."""
+    """The planner that "auto" takes for five sources of 8 rows, by training and budget."""
     head = ["trained with", *(f"budget {budget:g}" for budget in BUDGETS)]
     rows = []
     for optimizer, steps in RUNS:
         cells = []
         for budget in BUDGETS:
-            chosen = choose_effort(5, steps, optimizer, budget)
+            chosen = choose_effort(5, steps, optimizer, budget, rows=8)
             text = chosen.planner
             if chosen.planner == "search":
-                paid = [str(m) for m in chosen.levels if m <= budget * steps]
-                text = f"search, with {' or '.join(paid)} of {steps} gradients"
+                paid = [r.words(steps) for r in chosen.levels if r.cost(steps) <= budget]
+                text = f"search: {', or '.join(paid)}"
             cells.append(text)
         rows.append([f"{optimizer}, {steps} step{'s' * (steps != 1)}", *cells])
     return table(head, rows)

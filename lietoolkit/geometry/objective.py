@@ -59,6 +59,11 @@ class Objective:
         """What one evaluation of the whole objective costs, in batches; a part costs less."""
         return float(self.batches)
 
+    @property
+    def rows(self) -> int:
+        """Rows of a batch, that ``thinned`` could take one by one."""
+        return 1
+
     def loss(self, theta: Tensor, batch: int | None = None) -> Tensor:
         """The loss at theta, a float64 scalar tensor. ``batch``: only that batch of it."""
         with torch.no_grad():
@@ -157,7 +162,7 @@ class Objective:
         return f"{self.name}:{type(self).__name__}"
 
     def thinned(self, n: int) -> Objective:
-        """The same with batches of 1/n of the rows; itself where a batch is not made of rows."""
+        """The same with batches of about 1/n of the rows; itself where there are none to part."""
         return self
 
     # What a subclass replaces.

@@ -116,6 +116,11 @@ def shards_of(model: nn.Module) -> Shards | None:
         # DTensor of tensor parallelism; the emptied parameters of DeepSpeed ZeRO-3.
         if _sharded(parameter) or hasattr(parameter, "ds_id"):
             raise _refusal(f"{name!r} in pieces that are no FSDPModule's")
+        if parameter.is_meta:
+            raise InputError(
+                f"model: expected parameters in memory, found {name!r} on the meta device, without "
+                "values; load the model without offloading (no device_map)"
+            )
     return None
 
 

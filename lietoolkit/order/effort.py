@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lietoolkit.errors import InputError
 from lietoolkit.order.tournament import Tournament
@@ -18,11 +19,52 @@ COMPARED = 4
 # A search rehearses stages with one gradient, with this share of the k, or trains them whole. It
 # learns from what it tries how far the rough rehearsals can be trusted.
 PART = 0.25
-# From so many training runs on, sources of several batches are trained whole with an optimizer that
-# remembers: there rehearsals, which read fewer of the batches, misled language models.
+# Language models with an optimizer that remembers are rehearsed with fewer rows instead: each batch
+# is read in so many parts. Held gradients misled there.
+THIN = 8
+# From so many training runs on they are trained whole.
 WHOLE = 3.0
 # Above this chance, sources that were random parts of one would look as distinct as these.
 ALIKE = 0.05
+
+
+class Rehearsal(NamedTuple):
+    """How the k steps of a stage are stood for.
+
+    Attributes:
+        gradients: taken, 1 to k; each is held for its share of the updates.
+        thin: each is of one part in so many of its batch's rows.
+
+    >>> Rehearsal(5).cost(20), Rehearsal(20, 8).cost(20)
+    (0.25, 0.125)
+    """
+
+    gradients: int
+    thin: int = 1
+
+    def cost(self, steps: int) -> float:
+        """Of a whole order, in training runs."""
+        return self.gradients / (self.thin * steps)
+
+    def words(self, steps: int) -> str:
+        """What was done with an order.
+
+        >>> Rehearsal(5).words(20), Rehearsal(20, 8).words(20), Rehearsal(20).words(20)
+        ('with 5 of 20 gradients a stage', 'with 1 of 8 rows', 'trained whole')
+        """
+        if self.gradients < steps:
+            return f"with {self.gradients} of {steps} gradients a stage"
+        return f"with 1 of {self.thin} rows" if self.thin > 1 else "trained whole"
+
+    @classmethod
+    def of(cls, label: str) -> Rehearsal:
+        """What has this label."""
+        return cls(*map(int, label.split("/")))
+
+    @property
+    def label(self) -> str:
+        """As keys of plans and results have it: "5", or "20/8" of an eighth of the rows."""
+        return f"{self.gradients}/{self.thin}" if self.thin > 1 else str(self.gradients)
 
 
 @dataclass(frozen=True)
@@ -31,15 +73,24 @@ class Effort:
 
     Attributes:
         planner: "tournament", "search", "from-end", or "given": the order of the sources as given.
-        levels: gradients that stand for a stage, of the rehearsals it may use, rising.
+        levels: the rehearsals it may use, cheap to dear.
         budget: training runs that whole orders may cost.
         why: the reason, in plain words.
     """
 
     planner: str
-    levels: tuple[int, ...] = (1,)
+    levels: tuple[Rehearsal, ...] = (Rehearsal(1),)
     budget: float = 0.0
     why: str = ""
+
+
+def thinnest(rows: int) -> int:
+    """In how many parts batches of so many rows are read by a rehearsal that thins them.
+
+    >>> thinnest(8), thinnest(4), thinnest(12), thinnest(1)
+    (8, 4, 6, 1)
+    """
+    return rows // -(-rows // THIN)
 
 
 def choose_effort(
@@ -49,27 +100,29 @@ def choose_effort(
     budget: float = 4.0,
     planner: str = "auto",
     batches: int = 1,
+    rows: int = 1,
 ) -> Effort:
     """The planner that measured best where trying orders may cost ``budget`` training runs.
 
     A training run is N k gradients. One step of plain SGD is the tournament's own case. Beyond it
-    a search says which orders to try (``search_levels``), and whether rehearsed with m gradients in
-    place of the k of a stage, at m/k of a run each, or trained whole. With plain SGD every batch
-    must be read, or the rehearsal is of other sources than the run; the tournament, which reads
-    them all, is the better choice where two such rehearsals are too dear. With other optimizers and
-    several batches a source, no order is rehearsed from a budget of three runs on.
+    a search says which orders to try (``search_levels``), and whether rehearsed or trained whole.
+    With plain SGD m gradients stand for the k of a stage, and every batch must be read, or the
+    rehearsal is of other sources than the run; the tournament, which reads them all, is the better
+    choice where two such rehearsals are too dear. With other optimizers sources that consist of
+    rows are rehearsed with fewer of them, and from a budget of three runs on not at all.
 
     Args:
         sources: N. steps: k. optimizer: its name.
         budget: training runs that trying orders may cost.
         planner: "auto", or the one to use whatever the budget.
         batches: that a source is made of, at most.
+        rows: of a batch, at least.
 
     >>> effort = choose_effort(5, 20, "adamw", budget=4.0)
-    >>> effort.planner, effort.levels
-    ('search', (1, 5, 20))
-    >>> choose_effort(5, 20, "adamw", budget=4.0, batches=5).levels
-    (20,)
+    >>> effort.planner, [rehearsal.label for rehearsal in effort.levels]
+    ('search', ['1', '5', '20'])
+    >>> [r.label for r in choose_effort(5, 20, "adamw", budget=1.0, rows=8).levels]
+    ['20/8', '5', '20']
     >>> choose_effort(5, 1, "sgd").planner
     'tournament'
     """
@@ -81,25 +134,40 @@ def choose_effort(
         runs = sources * (sources + 1) / 2 - 1 + COMPARED
         sweeps = min(steps, max(math.ceil(LEAST_SHARE * steps), int(budget * steps / runs + 1e-9)))
         cost = sweeps * runs / steps
-        return Effort("from-end", (sweeps,), cost, f"asked for; costs {cost:.2g} runs")
+        return Effort("from-end", (Rehearsal(sweeps),), cost, f"asked for; costs {cost:.2g} runs")
     if planner == "auto" and steps == 1 and optimizer == "sgd":
         return Effort("tournament", why="one step of plain SGD is what the local score predicts")
-    least = min(steps, batches) if optimizer == "sgd" else 1
-    levels = sorted({max(m, least) for m in (1, math.ceil(PART * steps), steps)})
-    if optimizer != "sgd" and batches > 1 and budget >= WHOLE:
-        levels = [steps]
+    levels = _levels(steps, optimizer, budget, batches, rows)
     words = f"{steps} steps with {optimizer} are beyond the local score"
     if planner == "search":
         words = "asked for"
-    two = 2 * levels[0] / steps
+    two = 2 * levels[0].cost(steps)
     if two > budget + 1e-9 and planner == "auto":
         return Effort(
             "tournament",
-            why=f"{words}, but two orders rehearsed with {levels[0]} of {steps} gradients a stage "
-            f"already cost {two:.2g} training runs and the budget is {budget:g}",
+            why=f"{words}, but two rehearsed orders already cost {two:.2g} training runs and the "
+            f"budget is {budget:g}",
         )
     budget = max(two, budget)
-    return Effort("search", tuple(levels), budget, f"{words}; a search for {budget:.3g} runs")
+    return Effort("search", levels, budget, f"{words}; a search for {budget:.3g} runs")
+
+
+def _levels(
+    steps: int, optimizer: str, budget: float, batches: int, rows: int
+) -> tuple[Rehearsal, ...]:
+    whole, part = Rehearsal(steps), Rehearsal(math.ceil(PART * steps))
+    if optimizer == "sgd":
+        least = min(steps, batches)
+        found = [Rehearsal(max(m, least)) for m in (1, part.gradients)]
+    elif budget >= WHOLE and max(batches, rows) > 1:
+        found = []
+    elif rows == 1:
+        found = [Rehearsal(1), part]
+    else:
+        found = [part, Rehearsal(steps, thinnest(rows))]
+    # Of two that cost the same, the later one.
+    by_cost = {rehearsal.cost(steps): rehearsal for rehearsal in (*found, whole)}
+    return tuple(by_cost[cost] for cost in sorted(by_cost))
 
 
 def abstain(t: Tournament, seed: int = 0) -> Effort | None:

@@ -24,6 +24,7 @@ from lietoolkit.order.schedule_bracket import order_against_reverse
 from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.tournament import Tournament
 from lietoolkit.training.optimizers import Optimizer
+from lietoolkit.training.trail import KEPT, Trail
 from lietoolkit.training.truth import run_schedules
 
 # A gradient held for many updates of plain gradient descent acts like one long step. Above 2, lr
@@ -31,6 +32,8 @@ from lietoolkit.training.truth import run_schedules
 # grows in training: at 1.0 some rehearsals of a language model went astray, at 0.5 none did. One
 # long step a stage has no next one to go astray in.
 HELD_STEP, ONLY_STEP = 0.5, 1.0
+# What states along an order may take of the memory.
+TRAIL_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,12 @@ class Recommendation:
 
     @property
     def tries(self) -> dict[str, int]:
-        """How many orders were tried, by the gradients that stood for a stage."""
+        """How many orders were tried, by how a stage was stood for (``Rehearsal.label``)."""
         if self.searched is None:
             return {}
         return {
-            str(m): self.searched.levels.count(level)
-            for level, m in enumerate(self.effort.levels)
+            rehearsal.label: self.searched.levels.count(level)
+            for level, rehearsal in enumerate(self.effort.levels)
             if level in self.searched.levels
         }
 
@@ -133,7 +136,11 @@ def recommend(
             else {},
         )
     run: dict[str, Any] = {"schedule": schedule, "warmup": warmup}
-    lrs = [rehearsal_lr(t.lr, optimizer, lambda_max, m, t.steps) for m in effort.levels]
+    lrs = [rehearsal_lr(t.lr, optimizer, lambda_max, m, t.steps) for m, _ in effort.levels]
+    read_of = [
+        {name: source.thinned(thin) if thin > 1 else source for name, source in sources.items()}
+        for _, thin in effort.levels
+    ]
     if min(lrs) < t.lr:
         smaller = f"rehearsed at lr {min(lrs):.2g} to stay stable, so real changes are larger"
         effort = replace(effort, why=f"{effort.why}; {smaller}")
@@ -141,6 +148,11 @@ def recommend(
     if forgetting:
         read |= {f"source {name}": objective for name, objective in sources.items()}
     ends: dict[tuple[tuple[int, ...], int], Tensor] = {}
+    space, top = next(iter(sources.values())).space, len(effort.levels) - 1
+    # Of a sharded model the size of the whole, on which all processes agree.
+    held = KEPT * (1 + len(optimizer.init(theta[:1]).buffers)) * theta.element_size()
+    held *= getattr(space, "count", theta.numel())
+    trail = Trail() if effort.planner == "search" and held <= TRAIL_BYTES else None
 
     def rehearse(level: int, *orders: Sequence[int]) -> list[Tensor]:
         """Losses of all that is read after these orders."""
@@ -148,9 +160,9 @@ def recommend(
         new = [key for key in dict.fromkeys(keys) if key not in ends]
         if new:
             losses = run_schedules(
-                sources, read, theta, [[t.names[i] for i in order] for order, _ in new],
-                lrs[level], t.steps, optimizer, sweeps=effort.levels[level],
-                steps_of=t.steps_of, folder=folder, **run,
+                read_of[level], read, theta, [[t.names[i] for i in order] for order, _ in new],
+                lrs[level], t.steps, optimizer, sweeps=effort.levels[level].gradients,
+                steps_of=t.steps_of, folder=folder, trail=trail if level == top else None, **run,
             )  # fmt: skip
             ends.update(zip(new, losses, strict=True))
         return [ends[key] for key in keys]
@@ -164,36 +176,38 @@ def recommend(
 
     def together(orders: Sequence[Sequence[int]]) -> None:
         """Several processes need not wait for what the first orders teach."""
-        if ranks.size() > 1:
+        # Trained in turn, the second may have something in common with the first.
+        if ranks.size() > 1 and (trail is None or top > 0):
             rehearse(0, *orders)
 
     pairs = [t.names.index(name) for name in by_pairs]
-    costs = tuple(m / t.steps for m in effort.levels)
+    costs = tuple(rehearsal.cost(t.steps) for rehearsal in effort.levels)
     rounds: list[dict[str, float]] = []
     # Planning from the end has a bar of its own; here are only the orders it is compared with.
     total = effort.budget if effort.planner == "search" else COMPARED * costs[0]
     with tqdm(total=total, desc="orders", unit="run", unit_scale=True, disable=not progress) as bar:
-
-        def tried(order: list[int], level: int) -> float:
-            loss = weighted(order, level)
-            bar.update(costs[level])
-            return loss
-
         if effort.planner == "search":
             first = [order for order in (pairs, pairs[::-1]) if obeys(order, before)]
             together(first)
-            found = search_levels(tried, len(t.names), effort.budget, costs, first, before)
+            lengths = [t.steps_of.get(name, t.steps) for name in t.names]
+            found = search_levels(
+                weighted, len(t.names), effort.budget, costs, first, before,
+                lengths=lengths if trail else None, pay=bar.update,
+            )  # fmt: skip
         else:
             planned = plan_from_end(
                 sources, WeightedSum(targets, weights), theta, lrs[0], t.steps, optimizer,
-                effort.levels[0], effort="exact", constraints=t.constraints, progress=progress,
-                **run,
+                effort.levels[0].gradients, effort="exact", constraints=t.constraints,
+                progress=progress, **run,
             )  # fmt: skip
             chosen = [t.names.index(name) for name in planned.order]
             first = [o for o in (chosen, pairs, chosen[::-1], pairs[::-1]) if obeys(o, before)]
             first = [list(order) for order in dict.fromkeys(map(tuple, first))]
             together(first)
-            losses = [tried(order, 0) for order in first]
+            losses = []
+            for ahead in first:
+                losses.append(weighted(ahead, 0))
+                bar.update(costs[0])
             lowest = first[losses.index(min(losses))]
             # A rehearsal is not the run: what it says of orders is as uncertain as in a search.
             known = costs if costs[0] == 1 else (*costs, 1.0)

@@ -13,6 +13,7 @@ from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import Precedence, obeys
 from lietoolkit.order.linear_ordering import borda_order
 from lietoolkit.order.surrogate import Surrogate
+from lietoolkit.training.trail import shared_stages
 
 ENUMERATED = 5  # sources: 120 orders; with more, candidates are drawn
 DRAWN = 300  # random candidates a try
@@ -31,6 +32,8 @@ class Searched:
         tried: every order. losses: of each.
         levels: how each was tried, a place in ``costs``. costs: of a try at each level, cheap to
             dear; losses of two levels are not to be compared.
+        lengths: of each source's stage, where what a try shared with the one before was not paid
+            for again.
     """
 
     order: list[int]
@@ -38,11 +41,16 @@ class Searched:
     losses: list[float]
     levels: list[int]
     costs: tuple[float, ...] = (1.0,)
+    lengths: tuple[float, ...] | None = None
 
     @property
     def spent(self) -> float:
         """What all tries cost."""
-        return sum(self.costs[level] for level in self.levels)
+        total, last = 0.0, None
+        for order, level in zip(self.tried, self.levels, strict=True):
+            total += _price(order, level, self.costs, last, self.lengths)
+            last = order if level == len(self.costs) - 1 else last
+        return total
 
     def expected(self, orders: Sequence[Sequence[int]]) -> Array:
         """The losses to expect of any orders, as ``Surrogate.losses``, [len(orders)]."""
@@ -93,6 +101,8 @@ def search_levels(
     first: Sequence[Sequence[int]] = (),
     before: Precedence | None = None,
     seed: int = 0,
+    lengths: Sequence[float] | None = None,
+    pay: Callable[[float], object] | None = None,
 ) -> Searched:
     r"""Find a good order from tries of several kinds, cheap and rough to dear and true.
 
@@ -117,6 +127,9 @@ def search_levels(
             reverse, which differ in every pair.
         before: pairs (i, j): i before j. Orders in ``first`` that break one are left out.
         seed: of what is random.
+        lengths: of each source's stage. Given, a try at the dearest level pays only for the stages
+            that it does not share with the one before it, see ``shared_stages``.
+        pay: is told what each try cost.
 
     Raises:
         InputError: fewer than two sources, costs that do not rise, or no try within the budget.
@@ -148,32 +161,60 @@ def search_levels(
     levels: list[int] = []
     losses: list[float] = []
     left = budget + 1e-9
-    while costs[0] <= left:
+    last: list[int] | None = None  # of the orders tried at the dearest level
+    while True:
         done = set(zip(map(tuple, tried), levels, strict=True))
         fresh = [order for order in ahead if (tuple(order), 0) not in done]
         if fresh:
             order, level = fresh[0], 0
+            if _price(order, level, costs, last, lengths) > left:
+                break
         else:
             pool = allowed or _pool(tried, losses, levels, sources, before, random)
             surrogate = Surrogate(tried, levels, losses, len(costs))
             gains = surrogate.knowledge_gradient(np.array(pool))
             best = None
-            for level, cost in enumerate(costs):
-                open_ = [n for n, o in enumerate(pool) if (tuple(o), level) not in done]
-                if cost > left or not open_:
+            for level in range(len(costs)):
+                prices = np.array([_price(order, level, costs, last, lengths) for order in pool])
+                open_ = [
+                    n for n, o in enumerate(pool)
+                    if prices[n] <= left and (tuple(o), level) not in done
+                ]  # fmt: skip
+                if not open_:
                     continue
-                gain = gains[level, open_].round(GAIN_DIGITS) / cost
+                gain = gains[level, open_].round(GAIN_DIGITS) / prices[open_]
                 place = int(gain.argmax())
                 if best is None or gain[place] > best[0]:
                     best = gain[place], pool[open_[place]], level
             if best is None:
-                break  # all were tried
+                break  # all were tried, or are too dear
             _, order, level = best
+        paid = _price(order, level, costs, last, lengths)
         tried.append(order)
         levels.append(level)
         losses.append(float(evaluate(order, level)))
-        left -= costs[level]
-    return Searched(_best(tried, levels, losses, len(costs)), tried, losses, levels, tuple(costs))
+        left -= paid
+        if pay is not None:
+            pay(paid)
+        if level == len(costs) - 1:
+            last = order
+    best_order = _best(tried, levels, losses, len(costs))
+    own = None if lengths is None else tuple(lengths)
+    return Searched(best_order, tried, losses, levels, tuple(costs), own)
+
+
+def _price(
+    order: Sequence[int],
+    level: int,
+    costs: Sequence[float],
+    last: Sequence[int] | None,
+    lengths: Sequence[float] | None,
+) -> float:
+    """What a try costs after ``last`` was the one before at the dearest level."""
+    if lengths is None or last is None or level < len(costs) - 1:
+        return costs[level]
+    begun = order[: shared_stages(last, order)]
+    return costs[level] * (1 - sum(lengths[i] for i in begun) / sum(lengths))
 
 
 def _best(tried: list[list[int]], levels: list[int], losses: list[float], count: int) -> list[int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 NOISE = 0.02  # of a tried loss, as a share of the variance of losses
 DECAY = 2.0  # how fast orders cease to be alike, with the share of pairs turned round
+REACH = 0.2  # how far apart places are alike, as a share of the run
 # What is supposed of the correlation of a level's losses with those of the next: with the true
 # ones, and between rough ones. Equally likely before anything is tried.
 TRUE, ROUGH = (0.1, 0.5, 0.8, 0.97), (0.3, 0.6, 0.9)
@@ -23,42 +24,78 @@ Array = NDArray[np.float64]
 Orders = NDArray[np.int64]
 
 
-def order_kernel(one: Orders, other: Orders) -> Array:
-    r"""How alike orders are, [n, m]; 1 for equal ones, 0 on average over all orders.
+def pair_kernel(one: Orders, other: Orders) -> Array:
+    r"""How alike orders are in which source comes before which, [n, m].
 
-    The mean of three: the correlation of the places (Spearman), of the signs of all pairs
-    (Kendall's :math:`\tau`), and :math:`e^{-\lambda d}` with d the share of pairs turned round
-    (Mallows), less its mean over all orders. The first is linear in places, the second in pairs,
-    the third can follow any function of the order.
+    The mean of two: the correlation of the signs of all pairs (Kendall's :math:`\tau`), and
+    :math:`e^{-\lambda d}` with d the share of pairs turned round (Mallows), less its mean over all
+    orders. The first knows sums over pairs, the second can follow any function of the order.
+    1 for equal orders, 0 on average over all orders.
 
     Args:
         one, other: [n, N] and [m, N] orders as numbers 0 to N-1.
 
-    >>> order_kernel(np.array([[0, 1, 2]]), np.array([[0, 1, 2], [2, 1, 0]])).round(2).tolist()
-    [[1.0, -0.86]]
+    >>> pair_kernel(np.array([[0, 1, 2]]), np.array([[0, 1, 2], [2, 1, 0]])).round(2).tolist()
+    [[1.0, -0.78]]
     """
     n = one.shape[1]
-    a, b = (np.argsort(orders, axis=1) - (n - 1) / 2 for orders in (one, other))
-    places = a @ b.T / (n * (n**2 - 1) / 12)
     i, j = np.triu_indices(n, 1)
-    pairs = np.sign(a[:, i] - a[:, j]) @ np.sign(b[:, i] - b[:, j]).T / len(i)
-    decayed = np.exp(-DECAY * (1 - pairs) / 2)
+    signs, others = (np.sign(at[:, i] - at[:, j]) for at in map(_places, (one, other)))
+    pairs = signs @ others.T / len(i)
     # The generating function of the number of inversions, at one factor a pair.
     q = np.exp(-DECAY / len(i))
     mean = np.prod([(1 - q**size) / (size * (1 - q)) for size in range(1, n + 1)])
-    return np.asarray((places + pairs + (decayed - mean) / (1 - mean)) / 3)
+    return np.asarray((pairs + _centered(np.exp(-DECAY * (1 - pairs) / 2), mean)) / 2)
+
+
+def place_kernel(one: Orders, other: Orders) -> Array:
+    """How alike orders are in where each source stands, [n, m].
+
+    The mean of three: how near each source's places are, as a Gaussian of their distance, averaged
+    over sources; whether the same one is first; and whether the same one is last. It knows sums of
+    what each source does at its place, for which a step size that falls over the run, or the
+    forgetting of what came early, make one place unlike the next. 1 for equal orders, 0 on average.
+
+    Args:
+        one, other: [n, N] and [m, N] orders as numbers 0 to N-1.
+
+    >>> place_kernel(np.array([[0, 1, 2]]), np.array([[0, 1, 2], [2, 1, 0]])).round(2).tolist()
+    [[1.0, -0.4]]
+    """
+    n = one.shape[1]
+    near = np.exp(-0.5 * (np.subtract.outer(np.arange(n), np.arange(n)) / (REACH * n)) ** 2)
+    a, b = _places(one), _places(other)
+    alike = np.mean([near[np.ix_(a[:, source], b[:, source])] for source in range(n)], axis=0)
+    ends = [(one[:, end, None] == other[None, :, end]).astype(float) for end in (0, -1)]
+    return np.asarray(
+        (_centered(alike, near.mean()) + sum(_centered(end, 1 / n) for end in ends)) / 3
+    )
+
+
+def _places(orders: Orders) -> Orders:
+    return np.argsort(orders, axis=1)
+
+
+def _centered(kernel: Array, mean: float) -> Array:
+    return (kernel - mean) / (1 - mean)
+
+
+# What the losses may follow, equally likely before anything is tried.
+KERNELS = (pair_kernel, place_kernel)
 
 
 class Supposed(NamedTuple):
-    """One supposition of how far levels can be trusted, and what follows from it.
+    """One supposition of what losses follow and how far levels can be trusted.
 
     Attributes:
         weight: its probability, given the tries.
+        kernel: its place in ``KERNELS``.
         trust: correlations of the levels, [levels, levels].
         root: Cholesky factor of the covariance of the tries. solved: its inverse times the losses.
     """
 
     weight: float
+    kernel: int
     trust: Array
     root: Array
     solved: Array
@@ -68,9 +105,10 @@ class Surrogate:
     r"""A Gaussian process over orders and levels.
 
     The loss of order :math:`\pi` at level l is :math:`m_l + s_l f_l(\pi)` with
-    :math:`\mathrm{cov}(f_l(\pi), f_{l'}(\pi')) = \rho_{ll'}\, k(\pi, \pi')`, k the
-    ``order_kernel``. How neighboring levels correlate is not known: every supposition in ``TRUE``
-    and ``ROUGH`` is weighed by how likely it makes the losses seen, and all are averaged.
+    :math:`\mathrm{cov}(f_l(\pi), f_{l'}(\pi')) = \rho_{ll'}\, k(\pi, \pi')`. Whether k is the
+    ``pair_kernel`` or the ``place_kernel``, and how neighboring levels correlate, is not known:
+    every supposition in ``KERNELS``, ``TRUE`` and ``ROUGH`` is weighed by how likely it makes the
+    losses seen, and all are averaged.
 
     Args:
         tried: orders as numbers 0 to N-1. levels: of each, 0 the cheapest. losses: of each.
@@ -98,29 +136,29 @@ class Surrogate:
         dearest = max(levels)
         self.center, self.scale = centers[dearest], scales[dearest]
         z = np.array([(v - centers[at]) / scales[at] for v, at in zip(y, levels, strict=True)])
-        kernel = order_kernel(self.known, self.known)
         # What all tries of a level share: its mean, which is not known.
         self.same = LEVEL * (self.levels[:, None] == self.levels[None, :])
         found = []
-        for trust in _suppositions(count):
-            inner = trust[np.ix_(self.levels, self.levels)] * kernel + self.same
+        kernels = [kernel(self.known, self.known) for kernel in KERNELS]
+        for at, trust in itertools.product(range(len(KERNELS)), _suppositions(count)):
+            inner = trust[np.ix_(self.levels, self.levels)] * kernels[at] + self.same
             root = np.linalg.cholesky(inner + NOISE * np.eye(len(z)))
             solved = np.linalg.solve(root, z)
             likely = -0.5 * solved @ solved - np.log(np.diag(root)).sum()
-            found.append((likely, trust, root, solved))
-        best = max(likely for likely, *_ in found)
-        total = sum(np.exp(likely - best) for likely, *_ in found)
-        self.supposed = [
-            Supposed(float(np.exp(likely - best) / total), trust, root, solved)
-            for likely, trust, root, solved in found
-        ]
+            found.append(Supposed(likely, at, trust, root, solved))
+        # Weights are logarithms so far.
+        best = max(s.weight for s in found)
+        total = sum(np.exp(s.weight - best) for s in found)
+        self.supposed = [s._replace(weight=float(np.exp(s.weight - best) / total)) for s in found]
 
     def losses(self, orders: Orders) -> Array:
         """The true losses to expect, in the unit and origin of the dearest level tried,
         [len(orders)].
         """
-        cross = order_kernel(self.known, orders)
-        mean = sum(s.weight * (self._whitened(s, cross).T @ s.solved) for s in self.supposed)
+        cross = [kernel(self.known, orders) for kernel in KERNELS]
+        mean = sum(
+            s.weight * (self._whitened(s, cross[s.kernel]).T @ s.solved) for s in self.supposed
+        )
         return np.asarray(self.center + self.scale * mean)
 
     def lead(self, orders: Orders) -> tuple[Array, Array]:
@@ -128,11 +166,12 @@ class Surrogate:
 
         In units of the spread of losses, [len(orders) - 1] each.
         """
-        cross, prior = order_kernel(self.known, orders), order_kernel(orders, orders)
+        cross = [kernel(self.known, orders) for kernel in KERNELS]
+        prior = [kernel(orders, orders) for kernel in KERNELS]
         leads, variances, weights = [], [], []
         for s in self.supposed:
-            white = self._whitened(s, cross)
-            mean, left = white.T @ s.solved, prior - white.T @ white
+            white = self._whitened(s, cross[s.kernel])
+            mean, left = white.T @ s.solved, prior[s.kernel] - white.T @ white
             leads.append(mean[1:] - mean[0])
             variances.append(np.maximum(left[0, 0] + np.diag(left)[1:] - 2 * left[0, 1:], 0.0))
             weights.append(s.weight)
@@ -146,20 +185,22 @@ class Surrogate:
         For a try of each of the orders at each level, in units of the spread of losses,
         [levels, len(orders)].
         """
-        cross, prior = order_kernel(self.known, orders), order_kernel(orders, orders)
+        cross = [kernel(self.known, orders) for kernel in KERNELS]
+        prior = [kernel(orders, orders) for kernel in KERNELS]
         gain = np.zeros((self.top + 1, len(orders)))
         for s in self.supposed:
             if s.weight < 1e-3:
                 continue
-            true = self._whitened(s, cross)
+            true = self._whitened(s, cross[s.kernel])
             mean = true.T @ s.solved
             for level in range(self.top + 1):
                 shared = LEVEL * (self.levels == level)[:, None]
                 seen = np.linalg.solve(
-                    s.root, s.trust[self.levels, level][:, None] * cross + shared
+                    s.root, s.trust[self.levels, level][:, None] * cross[s.kernel] + shared
                 )
                 variance = np.maximum(1 + LEVEL - (seen**2).sum(0), 0.0) + NOISE
-                moved = (s.trust[level, self.top] * prior - true.T @ seen) / np.sqrt(variance)
+                moved = s.trust[level, self.top] * prior[s.kernel] - true.T @ seen
+                moved /= np.sqrt(variance)
                 # Only orders that can become the lowest count.
                 near = mean - NODES[-1] * np.abs(moved).max(1) <= mean.min()
                 lows = [(mean[near, None] + x * moved[near]).min(0) for x in NODES]

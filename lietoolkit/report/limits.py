@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lietoolkit.order.effort import Rehearsal
 from lietoolkit.order_plan import tries_in_words
 from lietoolkit.plots import loss_text
 
@@ -101,8 +102,8 @@ def _rehearsed(plan: Mapping[str, Any]) -> Limit:
         "more. The matrix of pairs and the explorer show effects of short steps, which the order "
         "was not chosen by."
     )
-    most = max(map(int, tries), default=0)
-    return Limit("ok" if 4 * most >= steps else "caution", "Number of steps", text)
+    most = max((Rehearsal.of(label).cost(steps) for label in tries), default=0)
+    return Limit("ok" if most >= 0.25 else "caution", "Number of steps", text)
 
 
 def _optimizer(plan: Mapping[str, Any]) -> Limit | None:

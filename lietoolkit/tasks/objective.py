@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -105,14 +106,24 @@ class ModelObjective(Objective):
         units = self.units
         return [(w, self._with(g, w * units)) for w, g in zip(weights, groups, strict=True)]
 
+    @property
+    def rows(self) -> int:
+        """Rows (pairs for "dpo") of the largest batch."""
+        return max(len(self.kind.split(batch, sys.maxsize)) for batch in self._batches)
+
     def thinned(self, n: int) -> ModelObjective:
         """The same with batches of 1/n of the rows each, the first parts of all batches ahead.
 
         Step by step it reads the batches in the same turn, and of each another part every time
-        round. A batch of fewer than n rows gives single rows, some of them more than once.
+        round; a batch of fewer parts than others begins again.
         """
-        parts = [self.kind.split(batch, n) for batch in self._batches]
-        return self._with([p[j % len(p)] for j in range(n) for p in parts], self.units)
+        size = -(-self.rows // n)
+        parts = [self.kind.split(b, -(-len(self.kind.split(b, sys.maxsize)) // size))
+                 for b in self._batches]  # fmt: skip
+        count = max(map(len, parts))
+        chosen = [p[j % len(p)] for j in range(count) for p in parts]
+        largest = max(len(batch["input_ids"]) for batch in self._batches)
+        return self._with(chosen, sum(len(part["input_ids"]) for part in chosen) / largest)
 
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
