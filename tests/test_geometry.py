@@ -215,6 +215,23 @@ def test_thinned_batches_hold_every_row_once_and_cost_their_share(n: int) -> Non
         assert torch.allclose(torch.stack(g).mean(0), whole.gradient(theta), atol=1e-13)
 
 
+@pytest.mark.parametrize("microbatch", [None, 2])
+def test_a_loss_of_ones_own_needs_no_input_ids(microbatch: int | None) -> None:
+    def squares(model: nn.Module, batch: dict) -> torch.Tensor:
+        return (model(batch["x"]) - batch["y"]).square().mean()
+
+    torch.manual_seed(0)
+    batch = {"x": torch.randn(6, 3), "y": torch.randn(6, 1)}
+    own = lt.ModelObjective(nn.Linear(3, 1), [batch], squares, microbatch=microbatch)
+    theta = own.space.vector()
+    g, hv = own.gradient_and_hvp(theta, torch.ones_like(theta))
+    inputs = torch.cat([batch["x"], torch.ones(6, 1)], 1)
+    assert torch.allclose(hv, 2 * inputs.T @ inputs.sum(1) / 6, rtol=1e-3)
+    assert own.rows == 6 and own.thinned(3).batches == 3
+    thin = torch.stack([own.thinned(3).gradient(theta, i) for i in range(3)])
+    assert torch.allclose(thin.mean(0), g, atol=1e-4)
+
+
 def test_a_short_batch_begins_again_where_others_are_thinned() -> None:
     whole = block_objective(torch.float64)
     short = {"input_ids": whole._batches[1]["input_ids"][:1]}

@@ -109,7 +109,7 @@ class ModelObjective(Objective):
     @property
     def rows(self) -> int:
         """Rows (pairs for "dpo") of the largest batch."""
-        return max(len(self.kind.split(batch, sys.maxsize)) for batch in self._batches)
+        return max(map(self._rows_of, self._batches))
 
     def thinned(self, n: int) -> ModelObjective:
         """The same with batches of 1/n of the rows each, the first parts of all batches ahead.
@@ -118,12 +118,10 @@ class ModelObjective(Objective):
         round; a batch of fewer parts than others begins again.
         """
         size = -(-self.rows // n)
-        parts = [self.kind.split(b, -(-len(self.kind.split(b, sys.maxsize)) // size))
-                 for b in self._batches]  # fmt: skip
+        parts = [self.kind.split(b, -(-self._rows_of(b) // size)) for b in self._batches]
         count = max(map(len, parts))
         chosen = [p[j % len(p)] for j in range(count) for p in parts]
-        largest = max(len(batch["input_ids"]) for batch in self._batches)
-        return self._with(chosen, sum(len(part["input_ids"]) for part in chosen) / largest)
+        return self._with(chosen, sum(map(self._rows_of, chosen)) / self.rows)
 
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
@@ -148,6 +146,9 @@ class ModelObjective(Objective):
         """Batches read by one evaluation; a part of a batch counts by its share."""
         return float(len(self._batches)) if self._units is None else self._units
 
+    def _rows_of(self, batch: dict[str, Any]) -> int:
+        return len(self.kind.split(batch, sys.maxsize))
+
     def _with(self, batches: list[dict[str, Any]], units: float) -> ModelObjective:
         part = object.__new__(ModelObjective)
         part.__dict__.update(self.__dict__)
@@ -164,8 +165,7 @@ class ModelObjective(Objective):
             whole = self._batches[batch]
             pieces, weights = [whole], [1.0]
             if self.microbatch is not None:
-                rows = len(whole["input_ids"]) // (2 if self.kind.name == "dpo" else 1)
-                pieces = self.kind.split(whole, -(-rows // self.microbatch))
+                pieces = self.kind.split(whole, -(-self._rows_of(whole) // self.microbatch))
                 weights = list(map(self.kind.weight, pieces))
             ready = [_to_device(self.kind.ready(piece), self.space.device) for piece in pieces]
             shares = [weight / sum(weights) for weight in weights]
@@ -272,8 +272,7 @@ class ModelObjective(Objective):
         balance differs between models by orders of magnitude. Products at steps a factor of 4
         apart are compared; the middle of the pair that agrees best is taken.
         """
-        batch = self._batches[0]
-        rows = self.kind.split(batch, len(batch["input_ids"]))
+        rows = self.kind.split(self._batches[0], sys.maxsize)
         row = self._with(rows[:1], 1 / len(rows))
         start, products, gaps = super()._move(theta), {}, {}
 
