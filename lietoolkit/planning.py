@@ -232,7 +232,7 @@ def plan_order(
             effort = choose_effort(
                 len(made), steps, optimizer.name, budget, asked,
                 batches=max(source.batches for source in made.values()),
-                rows=min(source.rows for source in made.values()),
+                rows=min(source.batch_rows for source in made.values()),
             )  # fmt: skip
             t = tournament(
                 made, aims, theta, rule.lr, steps, method, optimizer,

@@ -200,7 +200,7 @@ def test_microbatches_and_chunks_change_nothing() -> None:
 def test_thinned_batches_hold_every_row_once_and_cost_their_share(n: int) -> None:
     whole = block_objective(torch.float64)  # two batches of four rows
     theta, thin = whole.space.vector(), whole.thinned(n)
-    assert whole.rows == 4 and thin.rows == -(-4 // n)
+    assert whole.batch_rows == 4 and thin.batch_rows == -(-4 // n)
     rows = torch.cat([batch["input_ids"] for batch in thin._batches])
     every = torch.cat([batch["input_ids"] for batch in whole._batches])
     assert sorted(rows.tolist()) == sorted(every.tolist())
@@ -227,7 +227,7 @@ def test_a_loss_of_ones_own_needs_no_input_ids(microbatch: int | None) -> None:
     g, hv = own.gradient_and_hvp(theta, torch.ones_like(theta))
     inputs = torch.cat([batch["x"], torch.ones(6, 1)], 1)
     assert torch.allclose(hv, 2 * inputs.T @ inputs.sum(1) / 6, rtol=1e-3)
-    assert own.rows == 6 and own.thinned(3).batches == 3
+    assert own.batch_rows == 6 and own.thinned(3).batches == 3
     thin = torch.stack([own.thinned(3).gradient(theta, i) for i in range(3)])
     assert torch.allclose(thin.mean(0), g, atol=1e-4)
 
@@ -240,7 +240,7 @@ def test_a_short_batch_begins_again_where_others_are_thinned() -> None:
     assert [len(batch["input_ids"]) for batch in thin._batches] == [1] * 8
     assert all(batch["input_ids"].equal(short["input_ids"]) for batch in thin._batches[1::2])
     bowl = lt.Objective(lambda x: x.square().sum())
-    assert bowl.rows == 1 and bowl.thinned(4) is bowl
+    assert bowl.batch_rows == 1 and bowl.thinned(4) is bowl
 
 
 @pytest.mark.parametrize("method", ["exact", "finite-difference"])

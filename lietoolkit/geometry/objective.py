@@ -60,7 +60,7 @@ class Objective:
         return float(self.batches)
 
     @property
-    def rows(self) -> int:
+    def batch_rows(self) -> int:
         """Rows of a batch, that ``thinned`` could take one by one."""
         return 1
 

@@ -107,7 +107,7 @@ class ModelObjective(Objective):
         return [(w, self._with(g, w * units)) for w, g in zip(weights, groups, strict=True)]
 
     @property
-    def rows(self) -> int:
+    def batch_rows(self) -> int:
         """Rows (pairs for "dpo") of the largest batch."""
         return max(map(self._rows_of, self._batches))
 
@@ -117,11 +117,11 @@ class ModelObjective(Objective):
         Step by step it reads the batches in the same turn, and of each another part every time
         round; a batch of fewer parts than others begins again.
         """
-        size = -(-self.rows // n)
+        size = -(-self.batch_rows // n)
         parts = [self.kind.split(b, -(-self._rows_of(b) // size)) for b in self._batches]
         count = max(map(len, parts))
         chosen = [p[j % len(p)] for j in range(count) for p in parts]
-        return self._with(chosen, sum(map(self._rows_of, chosen)) / self.rows)
+        return self._with(chosen, sum(map(self._rows_of, chosen)) / self.batch_rows)
 
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
