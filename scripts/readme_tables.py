@@ -114,7 +114,12 @@ def frontier_rows(result: dict) -> list[list[str]]:
         spent = cost[f"auto, budget {budget:g}"]
         affordable = [name for name in rows if cost[name] <= spent + 0.01]
         simple = [n for n in affordable if n.endswith(("small first", "large first"))]
-        planned = [n for n in affordable if n.startswith("from the end, exact, m=")]
+        # Only where it was asked in every draw.
+        full = len(rows[f"auto, budget {budget:g}"]["cost"])
+        planned = [
+            n for n in affordable
+            if n.startswith("from the end, exact, m=") and len(rows[n]["cost"]) == full
+        ]  # fmt: skip
         best = max(simple, key=share.__getitem__, default=None)
         lines.append([
             f"{budget:g}", f"{spent:.2f}", f"{center:.2f} ({low:.2f} to {high:.2f})",

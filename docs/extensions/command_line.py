@@ -68,8 +68,9 @@ def effort() -> str:
             chosen = choose_effort(5, steps, optimizer, budget, rows=8)
             text = chosen.planner
             if chosen.planner == "search":
-                paid = [r.words(steps) for r in chosen.levels if r.cost(steps) <= budget]
-                text = f"search: {', or '.join(paid)}"
+                words = [r.words(steps) for r in chosen.levels if r.cost(steps) <= budget]
+                short = [w.removeprefix("with ").removesuffix(" a stage") for w in words]
+                text = f"search: {', '.join(short)}"
             cells.append(text)
         rows.append([f"{optimizer}, {steps} step{'s' * (steps != 1)}", *cells])
     return table(head, rows)
