@@ -10,8 +10,7 @@ Truth: every order trained, or a random sample and what anybody chose. Quality: 
 between the median and the best of these orders (1: as good as the best, 0: no better than a random
 one), and the percentile. Cost: training runs of all sources. Random search keeps the best of B
 orders that it trains. "networks" are small regressions in float64; a language model is trained in
-float32. Resumable: draws that are there are kept,
-and get what they lack.
+float32. Resumable: draws that are there are kept, and get what they lack.
 """
 
 from __future__ import annotations
@@ -193,7 +192,7 @@ def rehearser(
     """What gives the losses of all targets after orders of a draw, however stages are stood for."""
 
     def rehearsed(orders: list[list[str]], r: Rehearsal) -> list[list[float]]:
-        read = {n: s.thinned(r.thin) if r.thin > 1 else s for n, s in sources.items()}
+        read = {name: source.thinned(r.thin) for name, source in sources.items()}
         return lt.run_schedules(
             read, targets, theta, orders,
             stable_lr(args, draw["lr"], draw["lambda_max"], r.gradients),

@@ -224,7 +224,7 @@ class Objective:
             sums.append(total)
             shares = torch.tensor([share for share, _ in chunks], dtype=torch.float64)
             added = torch.stack(seen).diff(dim=0, prepend=torch.zeros_like(seen[0])[None])
-            sketches.append(added / shares.to(added.device)[:, None])
+            sketches.append(added / shares.to(added.device, non_blocking=True)[:, None])
         (ahead, behind), (s_ahead, s_behind) = sums, sketches
         _difference_in_place(ahead, behind, eps)
         g, hv = (s_ahead + s_behind) / 2, (s_ahead - s_behind) / (2 * eps.double())

@@ -138,7 +138,7 @@ def recommend(
     run: dict[str, Any] = {"schedule": schedule, "warmup": warmup}
     lrs = [rehearsal_lr(t.lr, optimizer, lambda_max, m, t.steps) for m, _ in effort.levels]
     read_of = [
-        {name: source.thinned(thin) if thin > 1 else source for name, source in sources.items()}
+        {name: source.thinned(thin) for name, source in sources.items()}
         for _, thin in effort.levels
     ]
     if min(lrs) < t.lr:

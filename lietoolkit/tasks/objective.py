@@ -117,6 +117,8 @@ class ModelObjective(Objective):
         Step by step it reads the batches in the same turn, and of each another part every time
         round; a batch of fewer parts than others begins again.
         """
+        if n == 1:
+            return self
         size = -(-self.batch_rows // n)
         parts = [self.kind.split(b, -(-self._rows_of(b) // size)) for b in self._batches]
         count = max(map(len, parts))
@@ -303,7 +305,12 @@ class ModelObjective(Objective):
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in dict(batch).items()}
+    # To a GPU nothing has to wait; from one, the numbers must have come before they are read.
+    ahead = device.type != "cpu"
+    return {
+        key: value.to(device, non_blocking=ahead) if isinstance(value, Tensor) else value
+        for key, value in dict(batch).items()
+    }
 
 
 def _refuse_dropout(model: nn.Module) -> None:
