@@ -100,7 +100,7 @@ wheel: .venv/installed-dev
 
 # Two processes, as above; whoever is free takes over waiting tests, which differ much in length.
 slow: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist worksteal --durations 10
 
 # Where there is a GPU, and a build of torch for it in .venv; elsewhere these tests are left out.
 test-gpu: .venv/installed-dev

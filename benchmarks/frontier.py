@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import all_draws, objectives_of, rows_of, save, summary
 
 import lietoolkit as lt
+from lietoolkit.geometry.cost import metered
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import PART, Effort, Rehearsal, choose_effort
+from lietoolkit.order.effort import PART, Effort, Rehearsal, choose_effort, thinnest
 from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.studies import best_of_random
@@ -43,6 +44,7 @@ from lietoolkit.training.optimizers import optimizer_from
 
 BUDGETS = (0.1, 0.3, 1.0, 3.0, 10.0)
 TOLD = "solo gain of one gradient"
+REPLAY = "replay"
 RANDOM = (1, 2, 3, 4, 8, 10, 16)
 
 
@@ -173,7 +175,10 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
 
 
 def complete(args: argparse.Namespace, seed: int, draw: dict, folder: Path) -> bool:
-    """Rehearse all orders in every way that the draw lacks; whether there was one."""
+    """Rehearse and replay all orders in every way that the draw lacks; whether there was one."""
+    replayed = all(REPLAY in plans for plans in draw["plans"].values())
+    if not replayed:
+        replay(args, draw, *material(args, args.seed + seed))
     lacks = [r for r in rehearsals_of(vars(args))[:-1] if r.label not in draw["rehearsals"]]
     if lacks:
         rehearsed = rehearser(args, draw, *material(args, args.seed + seed), f"{folder}-{seed}")
@@ -182,7 +187,26 @@ def complete(args: argparse.Namespace, seed: int, draw: dict, folder: Path) -> b
                 "lr": stable_lr(args, draw["lr"], draw["lambda_max"], r.gradients),
                 "losses": rehearsed(draw["orders"], r),
             }
-    return bool(lacks)
+    return bool(lacks) or not replayed
+
+
+def replay(
+    args: argparse.Namespace, draw: dict, sources: dict, targets: dict, theta: torch.Tensor
+) -> None:
+    """The order with the lowest replayed loss, from as few rows or gradients as rehearsals have."""
+    of_model = args.model != "networks"
+    read = {name: s.thinned(thinnest(args.rows)) for name, s in sources.items()}
+    how = (1, args.batches) if of_model else (round(1 / PART), 1)
+    with metered() as cost:
+        losses = lt.replay_orders(
+            read, targets, theta, draw["orders"], draw["lr"], args.steps, args.optimizer, how[0],
+            curvature=how[1], schedule=args.schedule, warmup=args.warmup, progress=of_model,
+        )  # fmt: skip
+    # Each target alone would have paid for its own losses only.
+    price = (cost.total - cost.losses * (1 - 1 / len(targets))) / (len(sources) * args.steps)
+    for m, aim in enumerate(draw["targets"]):
+        order = draw["orders"][int(losses[:, m].argmin())]
+        draw["plans"][aim][REPLAY] = {"order": order, "cost": price}
 
 
 def rehearser(

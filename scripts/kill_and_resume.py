@@ -23,9 +23,12 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
+
+from tqdm import tqdm
 
 SETTINGS = {
     "plan": (
@@ -153,6 +156,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    # By default forks share one lock, which stays shut when its holder is killed.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as root:
         arguments = (

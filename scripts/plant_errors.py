@@ -115,8 +115,8 @@ MISTAKES = (
     Mistake("padding counted in the mean", LOSSES,
             "mask.sum().clamp(min=1)", "mask.numel()", "test_losses"),
     Mistake("parts of a batch weighted alike", MODEL,
-            "weights = list(map(self.kind.weight, pieces))", "weights = [1.0] * len(pieces)",
-            "test_planning"),
+            "shares = [mine * self.kind.weight(piece) / total for piece in pieces]",
+            "shares = [mine / len(pieces) / self._readers] * len(pieces)", "test_planning"),
     Mistake("padding on the left looked at", "tasks/losses.py",
             "(mask[:, 1:] <= mask[:, :-1]).all()", "(mask[:, 1:] <= 1).all()", "test_losses"),
     Mistake("rows read twice by a thinned rehearsal", MODEL,
@@ -140,8 +140,9 @@ MISTAKES = (
     Mistake("schedule begun again in each stage", TRUTH,
             "sizes[first : first + lengths[name]]", "sizes[: lengths[name]]", "test_training"),
     Mistake("replayed orders compared at the wrong place", "order/replay.py",
-            "target._loss(theta + self.shift, batch)", "target._loss(theta, batch)",
-            "test_replay"),
+            "o.loss(path[-1][1].theta + shift)", "o.loss(path[-1][1].theta)", "test_replay"),
+    Mistake("replayed changes of gradients with the wrong sign", "order/replay.py",
+            "middle + move,", "middle - move,", "test_replay"),
     Mistake("chances that grow with the reach", "order/calibration.py",
             "- by_reach * longer.log()", "+ by_reach * longer.log()", "test_calibration"),
     Mistake("optimizer state lost between stages", TRUTH,
@@ -193,6 +194,8 @@ MISTAKES = (
             "return ranks.summed(total)", "return total", "test_sharded"),
     Mistake("whole parameters of a sharded model used again", "geometry/shards.py",
             "            part.reshard()\n", "            pass\n", "test_sharded"),
+    Mistake("the mean of dealt rows taken for their sum", "tasks/objective.py",
+            "(self._readers * loss).backward", "loss.backward", "test_sharded"),
     Mistake("an error kept to its process", "geometry/ranks.py",
             '_exchange("together", None, error)', "pass", "test_ranks"),
 )  # fmt: skip
@@ -254,15 +257,20 @@ def run_tests(copy: Path, tests: str, log: Path, seconds: float = SECONDS) -> st
     return answer.rstrip("\n") if answer else "died"
 
 
+def misfits() -> list[str]:
+    """Mistakes that cannot be planted, because the code has changed and they have not."""
+    found = {m: (ROOT / "lietoolkit" / m.file).read_text("utf-8").count(m.old) for m in MISTAKES}
+    return [
+        f"{mistake.what}: expected {mistake.old!r} once in {mistake.file}, found it {count} times"
+        for mistake, count in found.items()
+        if count != 1
+    ]
+
+
 def plant(copy: Path, mistake: Mistake, log: Path) -> str:
     """Change the copy, run the tests, change it back."""
     path = copy / "lietoolkit" / mistake.file
     text = path.read_text(encoding="utf-8")
-    if text.count(mistake.old) != 1:
-        sys.exit(
-            f"{mistake.what}: expected {mistake.old!r} once in {mistake.file}, "
-            f"found it {text.count(mistake.old)} times; the script must follow the code"
-        )
     path.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
     try:
         return run_tests(copy, mistake.tests, log)
@@ -278,6 +286,8 @@ def main() -> None:
     args = parser.parse_args()
     part, parts = map(int, args.part.split("/"))
     chosen = [m for m in MISTAKES if " ".join(args.word) in m.what][part - 1 :: parts]
+    if unfit := misfits():
+        sys.exit("\n".join(unfit))
     for name in SLOW_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -288,8 +298,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         copy, log = Path(folder) / "copy", Path(folder) / "log"
         ignore = shutil.ignore_patterns("__pycache__")
-        for part in ("lietoolkit", "tests", "scripts", "exercises"):
-            shutil.copytree(ROOT / part, copy / part, ignore=ignore)
+        for name in ("lietoolkit", "tests", "scripts", "exercises"):
+            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", copy)
         tests = " ".join(sorted({name for m in chosen for name in m.tests.split()}))
         failed = run_tests(copy, tests, log, 10 * SECONDS)  # all of them

@@ -177,15 +177,29 @@ def test_control_c_ends_with_130_and_leaves_nothing(model, tmp_path) -> None:
     assert "order" in json.loads((tmp_path / "out" / "plan.json").read_text())
 
 
+# Says when the command begins to load the package.
+LOADING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Loading:
+    def find_spec(self, name, *where):
+        if name == "lietoolkit":
+            print("started", flush=True)
+
+sys.meta_path.insert(0, Loading())
+from lietoolkit_command import main
+main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_control_c_while_the_package_loads_says_nothing(tmp_path) -> None:
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from lietoolkit_command import main; print('started', flush=True); main()"
     loaded = 0
     for delay in (0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4):
         child = subprocess.Popen(
-            [sys.executable, "-c", code, "plan", "--out", "out"],
+            [sys.executable, "-c", LOADING, "plan", "--out", "out"],
             cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -241,7 +255,7 @@ def test_smollm2_is_planned(run) -> None:
         pytest.skip(f"smollm2-135m is neither cached nor downloadable: {error}")
     # Two sources: enough to go through everything, at half the cost.
     for name in ("sort", "copy", "addition"):
-        rows = sft_families(rows=8)[name]
+        rows = sft_families(rows=4)[name]
         Path(f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     data = ("--source", "sort=sort.jsonl", "--source", "copy=copy.jsonl")
     data += ("--target", "addition.jsonl")

@@ -13,6 +13,7 @@ import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
 from lietoolkit.geometry.sketch import Sketch
 from lietoolkit.geometry.space import gram
+from lietoolkit.tasks.losses import Loss
 
 SEEDS = st.integers(0, 10_000)
 
@@ -230,6 +231,14 @@ def test_a_loss_of_ones_own_needs_no_input_ids(microbatch: int | None) -> None:
     assert own.batch_rows == 6 and own.thinned(3).batches == 3
     thin = torch.stack([own.thinned(3).gradient(theta, i) for i in range(3)])
     assert torch.allclose(thin.mean(0), g, atol=1e-4)
+
+
+def test_a_batch_is_read_whole_whatever_it_weighs() -> None:
+    whole = block_objective(torch.float64)
+    theta = whole.space.vector()
+    weightless = Loss("own", whole.kind.loss, lambda batch: batch["no such column"])
+    own = lt.ModelObjective(whole.model, whole._batches, weightless, space=whole.space)
+    assert own.loss(theta) == whole.loss(theta)
 
 
 def test_a_short_batch_begins_again_where_others_are_thinned() -> None:

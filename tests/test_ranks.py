@@ -363,13 +363,18 @@ def test_wrapped_models_are_refused(tmp_path) -> None:
         assert "found FullyShardedDataParallel; give the model before" in found[1]
 
 
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2")
+# With --cpu it wants MPI; --multi_gpu starts its processes where there is no GPU, too.
+ACCELERATE = ("accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2")
+
+
 @pytest.mark.slow
-def test_torchrun_starts_a_plan_and_ends_it_when_one_process_is_killed(model, folders) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_a_plan_is_started_and_ended_when_one_process_is_killed(model, folders, launcher) -> None:
     pytest.importorskip("typer")
-    launch = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("-m", "lietoolkit.cli", *plan_arguments(model, "--verify", "6")),
-    ]
+    pytest.importorskip("accelerate")
+    plan = plan_arguments(model, "--verify", "6")
+    launch = [sys.executable, "-m", *launcher, "-m", "lietoolkit.cli", *plan]
 
     def start(**more: Any) -> subprocess.Popen:
         return subprocess.Popen(

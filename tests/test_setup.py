@@ -132,6 +132,15 @@ def test_make_test_runs_every_kind_of_check() -> None:
         assert part in commands, part
 
 
+def test_mistakes_to_plant_follow_the_code(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    plant_errors = importlib.import_module("plant_errors")
+    assert plant_errors.misfits() == []
+    gone = plant_errors.MISTAKES[0]._replace(old="not in the code")
+    monkeypatch.setattr(plant_errors, "MISTAKES", (gone,))
+    assert "found it 0 times" in plant_errors.misfits()[0]
+
+
 def test_readme_example_gives_what_it_says() -> None:
     found = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert found.attempted >= 7

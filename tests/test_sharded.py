@@ -148,6 +148,35 @@ def test_vectors_and_their_products(tmp_path, monkeypatch, count, root, dtype, t
             assert torch.equal(one, first)  # or processes would go different ways
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_rows_are_dealt_out(tmp_path, count) -> None:
+    def work() -> list[Any]:
+        model = build(root=False)
+        space, read, found = lt.ParameterSpace(model), [], []
+
+        def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+            read.append(len(batch["input_ids"]))
+            return next_token(model, batch)
+
+        for rows in (5, 2):
+            ids = torch.randint(0, 13, (rows, 5), generator=torch.Generator().manual_seed(rows))
+            source = lt.ModelObjective(model, [{"input_ids": ids}], loss, space=space, microbatch=2)
+            read.clear()
+            value, g = source.loss_and_gradient(space.vector())
+            found.append((pieces(space, g), [value, source.loss(space.vector())], list(read)))
+        return found
+
+    expected, many = one_and_many(count, work, tmp_path)
+    # Who has fewer rows, or none, takes as many passes, of weight 0.
+    passes = {2: [[[2, 1], [2, 2]], [[1], [1]]], 4: [[[2], [2], [1], [1]], [[1]] * 4]}
+    for at, (vectors, losses, _) in enumerate(expected):
+        joined = [torch.cat(parts) for parts in zip(*(own[at][0] for own in many), strict=True)]
+        near(torch.cat(joined), torch.cat(vectors), 1e-12)
+        for own in many:
+            near(torch.stack(own[at][1]), torch.stack(losses), 1e-12)
+        assert [own[at][2][: len(own[at][2]) // 2] for own in many] == passes[count][at]
+
+
 def aims(made: dict[str, lt.ModelObjective]) -> dict[str, lt.ModelObjective]:
     """Two targets in the space of the sources."""
     return {"aim": made.pop("d"), "other": made["a"]}
@@ -309,8 +338,10 @@ def test_a_plan_in_float32(tmp_path, count, settings) -> None:
     for found in many:
         assert found["order"] == expected["order"]
         assert found["parameters"] == expected["parameters"]
+        # Sums over rows dealt out round otherwise, which central differences in float32 enlarge:
+        # one process is itself up to 6e-4 away from float64, where both agree to 1e-12.
         for name in ("matrix", "scores", "targets", "forgetting", "lr_rule"):
-            agree(found[name], expected[name], 1e-5)
+            agree(found[name], expected[name], 2e-3)
         close(found, many[0])
     if settings["planner"] == "search":
         kept = {file: file.read_text() for file in (tmp_path / "many").iterdir()}

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import pytest
 from chromium import CHROMIUM, needs_chromium
 
+import lietoolkit
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not p.is_relative_to(DOCS / "course"))
@@ -144,7 +146,8 @@ def test_pages_are_read_again_when_an_option_changes(extensions) -> None:
     page = ["<!-- table:options_plan -->\n<!-- /table -->"]
     extensions.fill_page(app, "page", page)
     assert "| `--steps` | `20` |" in page[0]
-    made_of = {str(ROOT / "lietoolkit" / name) for name in ("cli.py", "shared_options.py")}
+    package = Path(lietoolkit.__file__).parent
+    made_of = {str(package / name) for name in ("cli.py", "shared_options.py")}
     assert made_of | {str(ROOT / "benchmarks" / "frontier.py")} <= noted
 
 

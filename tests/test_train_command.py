@@ -148,7 +148,7 @@ def test_dpo_and_plain_text(train, model, tmp_path):
         (["--max_steps", "1"], "max_steps: expected at least one step for each of 2 sources"),
         (["--steps", "0"], "steps: expected a whole number of at least 1, found 0"),
         (["--batch-size", "0"], "per_device_train_batch_size: expected a whole number"),
-        (["--warmup", "-1"], "warmup_steps >= 0"),
+        (["--warmup", "-1"], "warmup_steps"),
         (["--source", "c=t.txt"], "source 'c': expected prompt, completion as in source 'a', "
                                   "found text"),
     ],

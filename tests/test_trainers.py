@@ -256,7 +256,7 @@ def test_an_optimizer_object_is_read_too(tmp_path, prepared):
     "changed, own, optimizer, note",
     [
         ({"optim": "sgd", "weight_decay": 0.1}, None, lt.SGD(), "SGD's weight decay of 0.1 is not"),
-        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}, None, lt.Momentum(),
+        ({}, (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}), lt.Momentum(),
          "nesterov of the trainer's optimizer is not in the plan"),
         ({}, (torch.optim.SGD, {"lr": 0.1, "momentum": 0.5}), lt.Momentum(0.5), None),
         ({"optim": "adafactor"}, None, lt.AdamW(weight_decay=0.0), "Adafactor was planned as"),

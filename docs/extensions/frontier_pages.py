@@ -118,7 +118,7 @@ def draw(result: dict, path: Path) -> str:
         ax.plot(*zip(*tried, strict=True), "s--", color=GRAY, label="random orders, the best kept")
         groups = {
             "from the end, exact": (GREEN, "^", "planning from the end, exact"),
-            "from the end, linear": (AMBER, "v", "planning from the end, linear"),
+            "replay": (AMBER, "v", "replaying all orders"),
         }
         for start, (color, marker, label) in groups.items():
             own = sorted(p for n, p in points.items() if n.startswith(start))

@@ -49,6 +49,13 @@ class Shards:
             each = -(-tensor.numel() // self.count)
             return tensor.reshape(-1)[self.place * each : (self.place + 1) * each]
 
+    def mean_piece(self, gradient: Tensor) -> Tensor:
+        """This process's piece of the mean of all processes' gradients."""
+        if _sharded(gradient):
+            return self.piece(gradient)  # FSDP2 has taken the mean
+        with ranks.pieces(self.group):
+            return self.piece(ranks.summed(gradient) / self.count)
+
     def first(self, tensor: Tensor) -> int:
         """The place of this process's first number among those of a parameter."""
         rows = len(tensor) if _sharded(tensor) else tensor.numel()

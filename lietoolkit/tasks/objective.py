@@ -19,7 +19,7 @@ from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import record
 from lietoolkit.geometry.objective import Objective, no_exact
 from lietoolkit.geometry.space import ParameterSpace
-from lietoolkit.tasks.losses import Loss, add_reference_logps, loss_function
+from lietoolkit.tasks.losses import LOSS_NAMES, Loss, add_reference_logps, loss_function
 from lietoolkit.tasks.precision import StayDouble
 
 log = logging.getLogger("lietoolkit")
@@ -162,17 +162,43 @@ class ModelObjective(Objective):
         return [(w / len(chosen), piece) for b in chosen for w, piece in self._pieces_of(b)]
 
     def _pieces_of(self, batch: int) -> list[tuple[float, dict[str, Any]]]:
-        """Micro-batches with their weights, which sum to 1, on the device; made once."""
+        """Micro-batches with their weights, on the device; made once.
+
+        Weights sum to 1: over all processes where a sharded model's rows are dealt out.
+        """
         if batch not in self._pieces:
-            whole = self._batches[batch]
-            pieces, weights = [whole], [1.0]
+            parts, place = self._dealt(self._batches[batch])
+            own, spare = parts[min(place, len(parts) - 1)], 0
+            pieces = [own]
             if self.microbatch is not None:
-                pieces = self.kind.split(whole, -(-self._rows_of(whole) // self.microbatch))
-                weights = list(map(self.kind.weight, pieces))
+                pieces = self.kind.split(own, -(-self._rows_of(own) // self.microbatch))
+                # All gather the model's layers together, so all take as many forward passes.
+                count = max(-(-self._rows_of(part) // self.microbatch) for part in parts)
+                spare = count - len(pieces)
+            shares = [1.0]  # of a whole batch, whatever it weighs
+            if self._readers > 1 or len(pieces) > 1:
+                total = sum(map(self.kind.weight, parts)) or 1.0
+                mine = place < len(parts)  # else there are fewer rows than processes
+                shares = [mine * self.kind.weight(piece) / total for piece in pieces]
+            pieces, shares = [*pieces, *pieces[:1] * spare], [*shares, *[0.0] * spare]
             ready = [_to_device(self.kind.ready(piece), self.space.device) for piece in pieces]
-            shares = [weight / sum(weights) for weight in weights]
             self._pieces[batch] = list(zip(shares, ready, strict=True))
         return self._pieces[batch]
+
+    @property
+    def _readers(self) -> int:
+        """Processes that a batch's rows are dealt out to."""
+        # Of a loss that may not be a mean over rows each process reads all, unless told otherwise.
+        by_rows = self.kind.name in LOSS_NAMES or self.microbatch is not None
+        shards = self.space.shards
+        return shards.count if by_rows and shards is not None else 1
+
+    def _dealt(self, batch: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        """The rows of a batch by process that reads them, and which of these this one is."""
+        shards = self.space.shards
+        if shards is None or self._readers == 1:
+            return [batch], 0
+        return self.kind.split(batch, shards.count), shards.place
 
     @contextmanager
     def _at(self, theta: Tensor) -> Iterator[list[Tensor]]:
@@ -192,7 +218,7 @@ class ModelObjective(Objective):
 
     def _agreed(self, loss: Tensor) -> Tensor:
         with self.space.in_step():
-            return ranks.agreed(loss)
+            return ranks.agreed(ranks.summed(loss) if self._readers > 1 else loss)
 
     def _accumulate(self, theta: Tensor, total: Tensor, weight: float) -> None:
         self._backward(theta, [(weight * w, part) for w, part in self._parts(None)], total)
@@ -209,12 +235,12 @@ class ModelObjective(Objective):
             for weight, part in parts:
                 loss = weight * self.kind.loss(self.model, part)
                 # FSDP2 has leaves of its own, and leaves the mean of their gradients in ours.
-                loss.backward(inputs=parameters if shards is None else None)
+                (self._readers * loss).backward(inputs=parameters if shards is None else None)
                 value += loss.detach().double()
             if shards is not None:
                 for parameter, view in zip(parameters, views, strict=True):
                     if parameter.grad is not None:
-                        view.add_(shards.piece(parameter.grad).view(view.shape))
+                        view.add_(shards.mean_piece(parameter.grad).view(view.shape))
         return value
 
     def _exact(self, theta: Tensor, v: Tensor, batch: int | None) -> tuple[Tensor, Tensor]:
