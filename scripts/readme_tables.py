@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import frontier  # noqa: E402
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
+import frontier_tables  # noqa: E402
 import replan  # noqa: E402
 import stage  # noqa: E402
 from common import summary  # noqa: E402
@@ -77,74 +77,32 @@ def pairs_table(results: list[dict]) -> str:
 
 
 def orders_table(results: list[dict]) -> str:
-    """One line per result file and planner."""
+    """One line per result file: percentiles of the tournament's order and of the baselines'."""
     if not results:
         return NONE_YET
-    head = ["model", "objective", "sources", "orders trained", "steps", "plans", "planner",
-            "percentile, 95 % interval", "gap share", "best of all"]  # fmt: skip
+    figures = ("gradient norm", "cosine", "solo gain")
+    head = ["model", "objective", "sources", "orders trained", "plans",
+            "tournament, 95 % interval", "gap share", "best of all", "Borda",
+            *(f"{figure}, small / large first" for figure in figures)]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for result in results:
-        settings = result["settings"]
-        for planner, row in standings(result).items():
-            mean, low, high = summary(row["percentile"])
-            orders = settings.get("sample") or f"all {math.factorial(settings['sources'])}"
-            lines.append([
-                settings["model"], settings["objective"], str(settings["sources"]), str(orders),
-                str(settings["steps"]), str(len(row["rank"])), planner,
-                f"{mean:.1f} ({low:.1f} to {high:.1f})",
-                f"{sum(row['gap share']) / len(row['gap share']):.2f}",
-                f"{row['rank'].count(1)} of {len(row['rank'])}",
-            ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        settings, rows = result["settings"], standings(result)
+        ours = next(rows[f"tournament, {way}"] for way in ("exact", "search")
+                    if f"tournament, {way}" in rows)  # fmt: skip
+        center, low, high = summary(ours["percentile"])
+        orders = settings.get("sample") or f"all {math.factorial(settings['sources'])}"
 
+        def percentile(planner: str, rows: dict = rows) -> str:
+            return f"{mean(rows[planner]['percentile']):.1f}"
 
-FRONTIER_HEAD = ["budget, training runs", "spent with the tournament",
-                 "auto, gap share, 95 % interval", "random search",
-                 "best baseline, in hindsight", "planning from the end"]  # fmt: skip
-
-
-def frontier_rows(result: dict) -> list[list[str]]:
-    """Of one result file: what each budget gains, in the columns of ``FRONTIER_HEAD``."""
-    rows = frontier.standings(result)
-    share = {name: mean(row["gap share"]) for name, row in rows.items()}
-    cost = {name: mean(row["cost"]) for name, row in rows.items()}
-    lines = []
-    for budget in frontier.BUDGETS:
-        center, low, high = summary(rows[f"auto, budget {budget:g}"]["gap share"])
-        spent = cost[f"auto, budget {budget:g}"]
-        affordable = [name for name in rows if cost[name] <= spent + 0.01]
-        simple = [n for n in affordable if n.endswith(("small first", "large first"))]
-        # Only where it was asked in every draw.
-        full = len(rows[f"auto, budget {budget:g}"]["cost"])
-        planned = [
-            n for n in affordable
-            if n.startswith("from the end, exact, m=") and len(rows[n]["cost"]) == full
-        ]  # fmt: skip
-        best = max(simple, key=share.__getitem__, default=None)
         lines.append([
-            f"{budget:g}", f"{spent:.2f}", f"{center:.2f} ({low:.2f} to {high:.2f})",
-            f"{share[f'random, best of {max(1, int(spent))}']:.2f}",
-            f"{share[best]:.2f} ({best})" if best else "",
-            f"{share[max(planned, key=cost.__getitem__)]:.2f}" if planned else "",
+            settings["model"], settings["objective"], str(settings["sources"]), str(orders),
+            str(len(ours["rank"])), f"**{center:.1f}** ({low:.1f} to {high:.1f})",
+            f"{mean(ours['gap share']):.2f}", f"{ours['rank'].count(1)} of {len(ours['rank'])}",
+            percentile("tournament, Borda"),
+            *(" / ".join(percentile(f"{figure}, {side} first") for side in ("small", "large"))
+              for figure in figures),
         ])  # fmt: skip
-    return lines
-
-
-def frontier_table(results: list[dict]) -> str:
-    """At every budget: what "auto" gains, random search, and the best of all baselines."""
-    if not results:
-        return NONE_YET
-    head = ["model", "objective", "trained with", "sources", "draws", *FRONTIER_HEAD]
-    lines = [head, ["---"] * len(head)]
-    for result in results:
-        settings = result["settings"]
-        trained = f"{settings['optimizer']}, {settings['steps']} steps, {settings['schedule']}"
-        plans = sum(len(draw["targets"]) for draw in result["draws"].values())
-        about = [
-            settings["model"], "" if settings["model"] == "networks" else settings["objective"],
-            trained, str(settings["sources"]), str(plans),
-        ]  # fmt: skip
-        lines += [[*about, *row] for row in frontier_rows(result)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -271,7 +229,8 @@ def fill(text: str, tables: dict[str, str], file: str = "README.md") -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "pairs": lambda: pairs_table(read_results(RESULTS, "pairs")),
     "orders": lambda: orders_table(read_results(RESULTS, "orders")),
-    "frontier": lambda: frontier_table(read_results(RESULTS, "frontier")),
+    "budgets": frontier_tables.budgets_table,
+    "score_sentence": frontier_tables.score_sentence,
     "abstention": lambda: abstention_table(read_results(RESULTS, "abstention")),
     "replan": lambda: replan_table(read_results(RESULTS, "replan")),
     "stage": lambda: stage_table(read_results(RESULTS, "stage")),

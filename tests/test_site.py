@@ -220,15 +220,15 @@ def test_notebooks_are_there_with_their_pictures(site) -> None:
 
 @pytest.mark.slow
 def test_numbers_come_from_the_results(site, checker) -> None:
-    tables = importlib.import_module("readme_tables")
+    tables = importlib.import_module("frontier_tables")
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup((site / "which-planner.html").read_text("utf-8"), "html.parser")
     cells = {cell.get_text() for cell in soup.find_all("td")}
-    results = tables.read_results(tables.RESULTS, "frontier")
+    results = tables.results()
     assert len(soup.select("details table")) == len(results) > 3
     for result in results:
-        for row in tables.frontier_rows(result):
+        for row in tables.numbers_rows(result):
             assert set(row) <= cells
 
 

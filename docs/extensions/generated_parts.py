@@ -34,7 +34,6 @@ def tables(docs: Path) -> dict[str, Callable[[], str]]:
     return {
         **readme_tables.TABLES,
         **command_line.TABLES,
-        **frontier_pages.TABLES,
         "frontier_settings": lambda: frontier_pages.settings_sections(docs / "figures"),
     }
 
@@ -55,7 +54,8 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
         raise ExtensionError(f"{docname}: no table is called {', '.join(unknown)}")
     source[0] = readme_tables.fill(source[0], {n: _made(docs, n) for n in names}, docname)
     # The page is read again when the results change, or what makes tables of them.
-    makers = (readme_tables.__file__, readme_tables.frontier.__file__)
+    root = Path(__file__).parents[2]
+    makers = (*root.glob("scripts/*_tables.py"), *root.glob("benchmarks/*.py"))
     package, extensions = Path(lietoolkit.__file__).parent, Path(__file__).parent
     results = readme_tables.RESULTS.glob("*.json")
     for path in (*makers, *package.rglob("*.py"), *extensions.glob("*.py"), *results):
