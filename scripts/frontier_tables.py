@@ -16,10 +16,11 @@ from common import summary  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MODELS = {
-    "networks": "small regression networks",
-    "course": "course model",
+    "networks": "Small regression networks",
+    "course": "Course model",
     "smollm2-135m": "SmolLM2-135M",
 }
+OBJECTIVES = {"sft": "SFT", "dpo": "DPO", "lm": "next-token"}
 OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum", "adamw": "AdamW"}
 NUMBERS_HEAD = ["budget, training runs", "spent with the tournament",
                 "auto, gap share, 95 % interval", "random orders",
@@ -54,7 +55,7 @@ def plans(result: dict) -> int:
 def name_of(result: dict) -> str:
     """The kind of training in words."""
     s = result["settings"]
-    task = "" if s["model"] == "networks" else f", {s['objective']}"
+    task = "" if s["model"] == "networks" else f", {OBJECTIVES[s['objective']]}"
     sizes = "constant step size" if s["schedule"] == "constant" else f"{s['schedule']} schedule"
     model = MODELS.get(s["model"], s["model"])
     return f"{model}{task}: {OPTIMIZERS[s['optimizer']]}, {s['steps']} steps, {sizes}"
@@ -88,8 +89,12 @@ def gains(result: dict) -> list[Gain]:
 
 
 def budgets_table() -> str:
-    """Kinds of training against budgets: "auto" / random orders / single figures; best in bold."""
-    head = ["trained with", "plans", *(f"{budget:g} runs" for budget in frontier.BUDGETS)]
+    """Kinds of training against budgets: "auto", random orders, single figures; best in bold."""
+    head = [
+        "trained with",
+        "plans",
+        *(f"{budget:g} run{'s' * (budget != 1)}" for budget in frontier.BUDGETS),
+    ]
     lines = [head, ["---"] * len(head)]
     for result in results():
         cells = []
@@ -99,7 +104,7 @@ def budgets_table() -> str:
             best = max(range(len(shares)), key=lambda i: round(shares[i], 2))
             texts[best] = f"**{texts[best]}**"
             texts[0] += f" ({two_digits(gain.low)} to {two_digits(gain.high)})"
-            cells.append(" / ".join(texts))
+            cells.append("<br>".join(texts))
         sources = result["settings"]["sources"]
         lines.append([f"{name_of(result)}, {sources} sources", str(plans(result)), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
