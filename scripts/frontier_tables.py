@@ -10,9 +10,10 @@ from statistics import mean
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 import frontier  # noqa: E402
 from common import summary  # noqa: E402
+from pipe_table import table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MODELS = {
@@ -95,7 +96,7 @@ def budgets_table() -> str:
         "plans",
         *(f"{budget:g} run{'s' * (budget != 1)}" for budget in frontier.BUDGETS),
     ]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results():
         cells = []
         for gain in gains(result):
@@ -107,7 +108,7 @@ def budgets_table() -> str:
             cells.append("<br>".join(texts))
         sources = result["settings"]["sources"]
         lines.append([f"{name_of(result)}, {sources} sources", str(plans(result)), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def score_sentence() -> str:

@@ -24,6 +24,7 @@ import stage  # noqa: E402
 from common import summary  # noqa: E402
 from orders import standings  # noqa: E402
 from pairs import accuracies  # noqa: E402
+from pipe_table import table  # noqa: E402
 
 from lietoolkit.order.effort import ALIKE  # noqa: E402
 from lietoolkit.statistics import wilson_interval  # noqa: E402
@@ -57,7 +58,7 @@ def pairs_table(results: list[dict]) -> str:
         return NONE_YET
     head = ["model", "objective", "data", "truth in", "steps", "decisions",
             "local score, 95 % interval", "larger half", "Trotter", *BASELINES]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         settings = result["settings"]
         for steps, found in accuracies(result).items():
@@ -73,7 +74,7 @@ def pairs_table(results: list[dict]) -> str:
                 *(" / ".join(percent(rows[side]["right"]) for side in sides)
                   for sides in BASELINES.values()),
             ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def orders_table(results: list[dict]) -> str:
@@ -84,7 +85,7 @@ def orders_table(results: list[dict]) -> str:
     head = ["model", "objective", "sources", "orders trained", "plans",
             "tournament, 95 % interval", "gap share", "best of all", "Borda",
             *(f"{figure}, small / large first" for figure in figures)]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         settings, rows = result["settings"], standings(result)
         ours = next(rows[f"tournament, {way}"] for way in ("exact", "search")
@@ -103,7 +104,7 @@ def orders_table(results: list[dict]) -> str:
             *(" / ".join(percentile(f"{figure}, {side} first") for side in ("small", "large"))
               for figure in figures),
         ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def stage_table(results: list[dict]) -> str:
@@ -113,7 +114,7 @@ def stage_table(results: list[dict]) -> str:
     head = ["model", "objective", "trained with", "steps", "decisions",
             "stage commutator, 95 % interval", "larger half", "local score",
             "best solo last / first"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         settings = result["settings"]
         for k, row in stage.accuracies(result).items():
@@ -125,7 +126,7 @@ def stage_table(results: list[dict]) -> str:
                 str(row["n"]), f"**{percent(one['right'])}** ({interval})",
                 percent(one["larger half"]), percent(row["local"]["right"]), f"{last} / {first}",
             ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def replan_table(results: list[dict]) -> str:
@@ -134,7 +135,7 @@ def replan_table(results: list[dict]) -> str:
         return NONE_YET
     head = ["model", "trained with", "runs", "planned again before each stage by",
             "gain in nats, 95 % interval", "better", "worse", "costs, training runs"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         settings = result["settings"]
         for way, row in replan.gains(result).items():
@@ -146,7 +147,7 @@ def replan_table(results: list[dict]) -> str:
                 f"{middle:+.4f} ({low:+.4f} to {high:+.4f})", str(better), str(worse),
                 f"{mean(row['runs']):.2f}",
             ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def costs_table(results: list[dict]) -> str:
@@ -155,7 +156,7 @@ def costs_table(results: list[dict]) -> str:
         return NONE_YET
     head = ["model", "gradient and product by", "time, in plain gradients",
             "memory, of a plain gradient"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         for variant, row in result["rows"].items():
             low, high = row["spread"]
@@ -163,7 +164,7 @@ def costs_table(results: list[dict]) -> str:
                 result["settings"]["model"], variant,
                 f"{row['time']:.2f} ({low:.2f} to {high:.2f})", f"{row['memory']:.2f}",
             ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def abstention_table(results: list[dict]) -> str:
@@ -172,7 +173,7 @@ def abstention_table(results: list[dict]) -> str:
         return NONE_YET
     head = ["model", "objective", "random parts of one family: order kept, 95 % interval",
             "different families: order kept"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for result in results:
         line = [result["settings"]["model"], result["settings"]["objective"]]
         for kind in ("parts", "families"):
@@ -181,7 +182,7 @@ def abstention_table(results: list[dict]) -> str:
             low, high = wilson_interval(kept, len(p))
             line.append(f"{kept} of {len(p)} ({percent(low)} to {percent(high)})")
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def calibration_table(result: dict) -> str:
@@ -192,7 +193,7 @@ def calibration_table(result: dict) -> str:
     }
     head = ["what is stated", "model", "statements", "stated on average", "right, 95 % interval",
             "calibration error"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in result["rows"]:
         low, high = wilson_interval(round(row["right"] * row["n"]), row["n"])
         model = row["model"] + (" (fitted)" if row["model"] == "course" else "")
@@ -200,7 +201,7 @@ def calibration_table(result: dict) -> str:
             kinds[row["kind"]], model, str(row["n"]), percent(row["stated"]),
             f"{percent(row['right'])} ({percent(low)} to {percent(high)})", f"{row['error']:.3f}",
         ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(head, lines)
 
 
 def read_result(path: Path) -> dict:

@@ -6,18 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from pipe_table import table
 
 from lietoolkit.cli import app
 from lietoolkit.order.effort import choose_effort
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0, 4.0, 10.0)
 RUNS = (("sgd", 1), ("sgd", 5), ("sgd", 20), ("adamw", 1), ("adamw", 20), ("adamw", 100))
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; bars inside cells are escaped."""
-    lines = [head, ["---"] * len(head), *([c.replace("|", r"\|") for c in r] for r in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def commands() -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from command_line import table
 from frontier_tables import NUMBERS_HEAD, frontier, gains, name_of, numbers_rows, plans, results
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from pipe_table import table
 
 from lietoolkit.plots.common import AMBER, BLUE, GRAY, GREEN, PINK
 
