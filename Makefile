@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# As the command lietoolkit has it: threads that wait for others do not spin long.
+export GOMP_SPINCOUNT ?= 1000
 
 # --- make report: a plan, its proof and its report -------------------------------------------
 MODEL ?= course

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+import lietoolkit_command
 from lietoolkit import cli
 from lietoolkit.tasks import options
 
@@ -215,6 +216,22 @@ def test_control_c_while_the_package_loads_says_nothing(tmp_path) -> None:
         assert "Traceback" not in error, (delay, error)
         loaded += child.returncode == 130
     assert loaded < 9
+
+
+@pytest.mark.parametrize(
+    "given, spins",
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_do_not_spin_long_unless_told_otherwise(monkeypatch, given, spins) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that the end of the test takes away what is set below
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr("lietoolkit.cli.main", lambda: seen.append(os.environ.copy()))
+    lietoolkit_command.main()
+    assert seen[0].get("GOMP_SPINCOUNT") == spins
 
 
 @pytest.mark.slow
