@@ -282,6 +282,7 @@ def plan_order(
         planner=chosen.effort.planner,
         effort={"tries": chosen.tries, "why": chosen.effort.why},
         rounds=chosen.rounds,
+        expected=chosen.expected,
         optimizer=optimizer.name,
         schedule=schedule,
         warmup=warmup,

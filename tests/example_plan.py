@@ -50,6 +50,7 @@ def example_plan(seed=0, names=None, verified=True):
         "targets": targets,
         "forgetting": dict(zip(names, (3e-4 * rng.normal(size=n)).tolist(), strict=True)),
         "constraints": [f"{order[0]} before {order[-1]}", f"{order[-1]} last"],
+        "expected": {},
         "confidence": [
             {
                 "first": a,

@@ -622,6 +622,30 @@ def test_a_searched_plan_is_held_against_what_its_tries_predict():
     assert np.abs(gap).max() < 0.1 * np.ptp(run["measured"])
 
 
+def test_a_searched_plan_tells_what_it_expects_of_every_order(plan):
+    """With every order trained, for each target what training them gives."""
+    targets = {"own": TARGET, "other": OTHER}
+    made = plan_of(
+        target=targets, weights={"own": 1.0, "other": 0.5}, steps=3, optimizer="adamw",
+        planner="search", budget=20.0, chunks=1,
+    )  # fmt: skip
+    orders = [list(map(int, digits)) for digits in made.expected["own"]]
+    assert sorted(orders) == sorted(map(list, itertools.permutations(range(3))))
+    material = made.material
+    real = lt.run_schedules(
+        material.sources, material.targets, material.theta,
+        [[made.names[i] for i in order] for order in orders], made.lr, 3, "adamw",
+    )  # fmt: skip
+    at = orders.index([made.names.index(name) for name in made.order])
+    for m, name in enumerate(targets):
+        told = np.array(list(made.expected[name].values()))
+        assert told[at] == 0
+        gap = told - (real[:, m] - real[at, m]).numpy()
+        assert np.abs(gap).max() < 0.15 * np.ptp(real[:, m].numpy())
+    # A tournament knows pairs only.
+    assert plan.expected == {}
+
+
 @pytest.mark.parametrize("lr, said", [(1e-3, False), (30.0, True)])
 def test_a_search_says_when_training_makes_the_target_worse(lr, said):
     plan = plan_of(lr=lr, steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)

@@ -21,7 +21,7 @@ from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import obeys, parse_constraints
 from lietoolkit.plots import loss_text
 from lietoolkit.report import build
-from lietoolkit.report.explorer import explorer_data
+from lietoolkit.report.explorer import explorer_data, neighbor_effects, weighted_changes
 
 ROOT = Path(__file__).parent.parent
 EVIL = [
@@ -389,7 +389,9 @@ def test_the_scripts_change_equals_the_sum_over_pairs():
     orders = [list(order) for order in permutations(range(5))]
     matrices = [plan["matrix"], *(t["matrix"] for t in plan["targets"].values())]
     data = {"m": matrices, "orders": orders, "planned": explorer_data(plan)["planned"]}
-    found = in_node("d.m.map(m => d.orders.map(o => x.changeAgainst(m, o, d.planned)))", data)
+    found = in_node(
+        "d.m.map(m => d.orders.map(o => x.changeAgainst({matrix: m}, o, d.planned)))", data
+    )
     expected = [
         [total(m, [names[i] for i in o], names) - total(m, plan["order"], names) for o in orders]
         for m in matrices
@@ -420,8 +422,98 @@ def test_the_script_knows_broken_constraints_and_whom_to_blame():
         assert broken_texts == expected
     assert in_node("x.culprits(d.c[1], [3, 0, 1, 2])", data) == [3]
     assert in_node("x.moved([0, 1, 2, 3], 3, 1)", data) == [0, 3, 1, 2]
-    worst = in_node("x.pairsAgainst([[0,-1,2],[1,0,3],[-2,-3,0]], [0,1,2])", data)
+    worst = in_node("x.pairsAgainst({matrix: [[0,-1,2],[1,0,3],[-2,-3,0]]}, [0,1,2])", data)
     assert [(p["first"], p["second"], p["effect"]) for p in worst] == [(1, 2, 3), (0, 2, 2)]
+
+
+# --- a plan whose orders were tried --------------------------------------------------------------
+
+
+def tried_plan(seed=0):
+    """An example whose targets' losses after every order are known, and no sums over pairs."""
+    plan = example_plan(seed, verified=False) | {"planner": "search"}
+    plan["effort"] = {"tries": {"20/8": 9}, "why": "20 steps with adamw"}
+    rng = np.random.default_rng(seed)
+    digits = ["".join(map(str, order)) for order in permutations(range(5))]
+    planned = "".join(str(plan["names"].index(name)) for name in plan["order"])
+    plan["expected"] = {}
+    for target in plan["targets"]:
+        changes = dict(zip(digits, rng.normal(size=120).tolist(), strict=True))
+        plan["expected"][target] = {o: x - changes[planned] for o, x in changes.items()}
+    return plan
+
+
+def test_neighbor_effects_are_the_pairs_effects_of_sums_over_pairs():
+    plan = example_plan()
+    names = plan["names"]
+    changes = {
+        "".join(map(str, order)): total(plan["matrix"], [names[i] for i in order], names)
+        for order in permutations(range(5))
+    }
+    np.testing.assert_allclose(neighbor_effects(changes, 5), plan["matrix"], atol=1e-15)
+
+
+def test_the_script_looks_up_what_is_expected_of_every_order():
+    plan = tried_plan()
+    data = explorer_data(plan)
+    orders = [list(order) for order in permutations(range(5))]
+    found = in_node(
+        "[...d.data.targets, d.data.total].map(t => d.orders.map("
+        "o => x.changeAgainst(t, o, d.data.planned)))",
+        {"data": data, "orders": orders},
+    )
+    tables = list(plan["expected"].values())
+    for row, table in zip(found, tables, strict=False):
+        assert row == [table["".join(map(str, order))] for order in orders]
+    weights = [target["weight"] for target in plan["targets"].values()]
+    np.testing.assert_allclose(found[-1], np.average(found[:-1], axis=0, weights=weights) * 1.5)
+    # Neighbors that would do better turned round, largest first.
+    order = data["planned"][::-1]
+    worst = in_node("x.pairsAgainst(d.data.total, d.order)", {"data": data, "order": order})
+    effects = {}
+    for at in range(4):
+        turned = [*order[:at], order[at + 1], order[at], *order[at + 2 :]]
+        gain = found[-1][orders.index(order)] - found[-1][orders.index(turned)]
+        if gain > 0:
+            effects[order[at], order[at + 1]] = gain
+    assert effects
+    assert [p["effect"] for p in worst] == pytest.approx(sorted(effects.values(), reverse=True))
+    assert {(p["first"], p["second"]) for p in worst} == set(effects)
+
+
+def test_the_matrix_of_a_tried_plan_is_that_of_its_tries():
+    plan = tried_plan()
+    text, matrix, note, _ = (block.bundle for block in report.pairs(plan))
+    assert "guesses from the orders that were tried" in str(text)
+    assert "the best of those that were tried" in str(note)
+    effects = np.array(neighbor_effects(weighted_changes(plan), 5))
+    shown = str(matrix)
+    a, b = np.unravel_index(effects.argmax(), effects.shape)
+    assert plan["names"][a] in shown and plan["names"][b] in shown
+    assert str(text) != str(report.pairs({**plan, "expected": {}})[0].bundle)
+    (limit,) = [x for x in report.limits(plan) if x.title == "Number of steps"]
+    assert "guess from these" in limit.text
+    (limit,) = [x for x in report.limits({**plan, "expected": {}}) if x.title == "Number of steps"]
+    assert "short steps" in limit.text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda p: p["expected"].pop("hard cases"), "every target"),
+        (lambda p: p["expected"]["hard cases"].pop("01234"), "each of 120 orders"),
+        (lambda p: p["expected"]["hard cases"].update({"01234": None}), "finite numbers"),
+    ],
+)
+def test_a_table_that_lacks_orders_is_refused(tmp_path, change, message):
+    plan = tried_plan()
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    assert report.read_plan(path)["expected"] == plan["expected"]
+    change(plan)
+    path.write_text(json.dumps(plan))
+    with pytest.raises(InputError, match=message):
+        report.read_plan(path)
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +577,22 @@ def test_explorer_by_keyboard(live, plan):
     live.get_by_role("button", name="Back to the plan").click()
     assert shown_order(live) == plan["order"]
     assert status.inner_text() == "This is the planned order."
+
+
+def test_explorer_of_tried_orders(browser):
+    plan = tried_plan()
+    page = browser.new_page()
+    (block,) = report.explorer(plan)
+    page.set_content(block.bundle["text/html"])
+    page.get_by_role("button", name="Reverse").click()
+    order = "".join(str(plan["names"].index(name)) for name in plan["order"][::-1])
+    values = page.locator(".lt-value").all_inner_texts()
+    expected = [table[order] for table in plan["expected"].values()]
+    expected.append(weighted_changes(plan)[order])
+    for value, change in zip(values, expected, strict=True):
+        assert value.startswith(loss_text(change))
+    assert "eighbors" in page.locator(".lt-against").inner_text()
+    page.close()
 
 
 def test_explorer_by_mouse_and_buttons(live, plan):

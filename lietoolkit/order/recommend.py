@@ -34,6 +34,8 @@ from lietoolkit.training.truth import run_schedules
 HELD_STEP, ONLY_STEP = 0.5, 1.0
 # What states along an order may take of the memory.
 TRAIL_BYTES = 4 << 30
+# Of so many sources the expected losses of all orders are told: 720.
+TABLED = 6
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Recommendation:
         rounds: of ``plan_from_end``, else empty.
         plan_vs_reverse: predicted loss difference from the reverse order, per target.
         forgetting: the same with each source as a target.
+        expected: of an order that was tried among others: for each target the loss to expect of
+            every order less that of the recommended one, by the numbers of the tournament's names,
+            "201". Empty with more than 6 sources.
         searched: the orders that were tried, as numbers of the tournament's names.
     """
 
@@ -54,6 +59,7 @@ class Recommendation:
     rounds: list[dict[str, float]] = field(default_factory=list)
     plan_vs_reverse: dict[str, float] = field(default_factory=dict)
     forgetting: dict[str, float] = field(default_factory=dict)
+    expected: dict[str, dict[str, float]] = field(default_factory=dict)
     searched: Searched | None = None
 
     @property
@@ -227,14 +233,34 @@ def recommend(
         )
     best, worst = rehearse(level, found.order, found.order[::-1])
     changes = (best - worst).tolist()
+    tries = [ends[tuple(o), at] for o, at in zip(found.tried, found.levels, strict=True)]
     return Recommendation(
         [t.names[i] for i in found.order],
         effort,
         rounds,
-        dict(zip(targets, changes, strict=False)),
-        dict(zip(sources, changes[len(targets) :], strict=False)),
-        found,
+        plan_vs_reverse=dict(zip(targets, changes, strict=False)),
+        forgetting=dict(zip(sources, changes[len(targets) :], strict=False)),
+        expected={
+            name: changes_expected(replace(found, losses=[float(losses[m]) for losses in tries]))
+            for m, name in enumerate(targets)
+        }
+        if len(t.names) <= TABLED
+        else {},
+        searched=found,
     )
+
+
+def changes_expected(found: Searched) -> dict[str, float]:
+    """The loss to expect of every order less that of the one to take, by the order's numbers.
+
+    >>> found = Searched([0, 1], [[0, 1], [1, 0]], [2.0, 3.0], [0, 0])
+    >>> {order: round(change, 1) for order, change in changes_expected(found).items()}
+    {'01': 0.0, '10': 1.0}
+    """
+    orders = list(itertools.permutations(range(len(found.order))))
+    losses = found.expected(orders)
+    losses = losses - losses[orders.index(tuple(found.order))]
+    return {"".join(map(str, o)): float(x) for o, x in zip(orders, losses, strict=True)}
 
 
 def as_given(names: Sequence[str], before: Precedence) -> list[str]:

@@ -1,7 +1,8 @@
 /* Order explorer: move the sources of a plan, see the predicted change for each target.
  *
  * The predicted loss of an order, up to a constant, is half the sum of the pairwise effects E[i][j]
- * over all pairs with i before j; E[i][j] = L(i then j) - L(j then i). Everything here is that sum.
+ * over all pairs with i before j; E[i][j] = L(i then j) - L(j then i). Where orders were tried, what
+ * is expected of every order is known instead, by its digits.
  * No dependencies, no network. Text from data only ever enters through textContent.
  */
 (function () {
@@ -14,8 +15,10 @@
     return sum / 2;
   }
 
-  function changeAgainst(matrix, order, planned) {
-    return orderValue(matrix, order) - orderValue(matrix, planned);
+  /* of = { matrix, expected }: the predicted change of the loss from the planned order. */
+  function changeAgainst(of, order, planned) {
+    if (of.expected) return of.expected[order.join("")] - of.expected[planned.join("")];
+    return orderValue(of.matrix, order) - orderValue(of.matrix, planned);
   }
 
   function moved(order, from, to) {
@@ -41,12 +44,15 @@
     return [...count.keys()].filter((source) => count.get(source) === most);
   }
 
-  function pairsAgainst(matrix, order) {
+  /* What would do better the other way round: pairs, or neighbors where only whole orders are known. */
+  function pairsAgainst(of, order) {
     const found = [];
     for (let a = 0; a < order.length; a++)
-      for (let b = a + 1; b < order.length; b++)
-        if (matrix[order[a]][order[b]] > 0)
-          found.push({ first: order[a], second: order[b], effect: matrix[order[a]][order[b]] });
+      for (let b = a + 1; b < (of.expected ? Math.min(a + 2, order.length) : order.length); b++) {
+        const effect = of.expected ? -changeAgainst(of, moved(order, b, a), order)
+          : of.matrix[order[a]][order[b]];
+        if (effect > 0) found.push({ first: order[a], second: order[b], effect });
+      }
     return found.sort((p, q) => q.effect - p.effect);
   }
 
@@ -83,8 +89,9 @@
     const several = targets.length > 1;
     let order = planned.slice();
     // The longest bar: the largest change that any order could make, so bars never jump in scale.
-    const scale = Math.max(...[total, ...targets.map((t) => t.matrix)].map((m) =>
-      m.flat().reduce((sum, e) => sum + Math.abs(e), 0) / 2)) || 1;
+    const scale = Math.max(...[total, ...targets].map((t) => t.expected
+      ? Math.max(...Object.values(t.expected).map(Math.abs))
+      : t.matrix.flat().reduce((sum, e) => sum + Math.abs(e), 0) / 2)) || 1;
 
     const list = make("ol", { class: "lt-sources", "aria-label": "Order of the sources" });
     const items = names.map((name, source) => {
@@ -116,8 +123,8 @@
       return { value, fill };
     };
     const rows = targets.map((t) =>
-      ({ matrix: t.matrix, ...row(several ? `${t.name} (weight ${t.weight})` : t.name, !several) }));
-    if (several) rows.push({ matrix: total, ...row("weighted sum", true) });
+      ({ of: t, ...row(several ? `${t.name} (weight ${t.weight})` : t.name, !several) }));
+    if (several) rows.push({ of: total, ...row("weighted sum", true) });
 
     const summary = make("p", { class: "lt-summary", role: "status", "aria-live": "polite" });
     const against = make("p", { class: "lt-against" });
@@ -148,8 +155,8 @@
         flag.textContent = mine.map((c) => `breaks “${c.text}”`).join(", ");
         item.classList.toggle("lt-broken", mine.length > 0);
       });
-      for (const { matrix, value, fill } of rows) {
-        const change = clean(changeAgainst(matrix, order, planned));
+      for (const { of, value, fill } of rows) {
+        const change = clean(changeAgainst(of, order, planned));
         const word = change < 0 ? " better" : change > 0 ? " worse" : "";
         value.textContent = lossText(change) + word;
         const width = Math.min(50, (50 * Math.abs(change)) / scale);
@@ -169,8 +176,9 @@
         `${names[p.second]} before ${names[p.first]} (${lossText(p.effect)})`);
       const more = costly.length > 3 ? ` and ${costly.length - 3} more` : "";
       against.textContent = costly.length
-        ? `Pairs that would do better the other way round: ${listed.join(", ")}${more}.`
-        : "Every pair agrees with this order.";
+        ? `${total.expected ? "Neighbors" : "Pairs"} that would do better the other way round: ` +
+          `${listed.join(", ")}${more}.`
+        : `Every pair${total.expected ? " of neighbors" : ""} agrees with this order.`;
       wishes.replaceChildren(...constraints.map((c) => {
         const kept = !broken.includes(c);
         return make("li", { class: kept ? "lt-kept" : "lt-broken" },

@@ -99,7 +99,12 @@ def _rehearsed(plan: Mapping[str, Any]) -> Limit:
     tries, steps = plan["effort"].get("tries", {}), plan["steps"]
     text = (
         f"The order was found by trying: {tries_in_words(tries, steps)}. A larger --budget tries "
-        "more. The matrix of pairs and the explorer show effects of short steps, which the order "
+        "more. "
+    )
+    text += (
+        "What the matrix of pairs and the explorer say of other orders is a guess from these."
+        if plan["expected"]
+        else "The matrix of pairs and the explorer show effects of short steps, which the order "
         "was not chosen by."
     )
     most = max((Rehearsal.of(label).cost(steps) for label in tries), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from lietoolkit.errors import InputError
 from lietoolkit.order.constraints import parse_constraints
+from lietoolkit.order.recommend import TABLED
 
 __all__ = ["PARAMETERS", "check_parameters", "read_plan"]
 
@@ -29,6 +31,7 @@ _NEEDED: dict[str, type | tuple[type, ...]] = {
 _OPTIONAL: dict[str, Any] = {
     "forgetting": {}, "constraints": [], "confidence": [], "baselines": {}, "geometry": None,
     "lr_rule": {}, "planner": "tournament", "effort": {}, "rounds": [],
+    "expected": {},
     "schedule": "constant", "objective_of": {}, "steps_of": {}, "better_than_reverse": None,
     "sources": {}, "notes": [],
     "cost": {}, "seconds": None, "versions": {}, "hardware": {}, "verification": None,
@@ -137,6 +140,8 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         if not isinstance(what, dict) or "matrix" not in what:
             raise wrong(key, "a matrix", what)
         _check_matrix(what["matrix"], len(names), lambda e, f, key=key: wrong(key, e, f))
+    if plan["expected"]:
+        _check_expected(plan, wrong)
     try:
         parse_constraints(plan["constraints"], names)
     except InputError as error:
@@ -158,3 +163,19 @@ def _check_matrix(matrix: Any, n: int, wrong: Any) -> None:
         for value in row:
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise wrong("finite numbers", value)
+
+
+def _check_expected(plan: Mapping[str, Any], wrong: Any) -> None:
+    if set(plan["expected"]) != set(plan["targets"]):
+        raise wrong("expected", "every target", sorted(plan["expected"]))
+    n = len(plan["names"])
+    if n > TABLED:
+        raise wrong("expected", f"nothing with more than {TABLED} sources", f"{n} of them")
+    orders = {"".join(map(str, order)) for order in itertools.permutations(range(n))}
+    for target, changes in plan["expected"].items():
+        key = f"expected/{target}"
+        if not isinstance(changes, dict) or set(changes) != orders:
+            raise wrong(key, f"a number for each of {len(orders)} orders", changes)
+        for value in changes.values():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise wrong(key, "finite numbers", value)

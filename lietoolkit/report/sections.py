@@ -9,6 +9,7 @@ from lietoolkit import plots
 from lietoolkit.plots import loss_text
 from lietoolkit.report.blocks import Block, bullets, figure, from_html, paragraph, safe, table
 from lietoolkit.report.checked import index_of, runs_of, steps_text
+from lietoolkit.report.explorer import neighbor_effects, weighted_changes
 from lietoolkit.report.limits import limits, verdict
 from lietoolkit.statistics import chance
 
@@ -35,6 +36,10 @@ SCORES = (
 SCORES_ASIDE = (
     "A source's score is the sum of its row. All this is about short steps; the order was not "
     "chosen by it."
+)
+SCORES_TRIED = (
+    "A source's score is the sum of its row. The order was not sorted by it: it is the best of "
+    "those that were tried."
 )
 
 
@@ -120,12 +125,15 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
     """The pairwise matrix in planned order, and each source's score."""
     names, order = plan["names"], plan["order"]
     n = len(names)
+    tried = weighted_changes(plan)
+    matrix = plan["matrix"] if tried is None else neighbor_effects(tried, n)
+    scores = dict(zip(names, map(sum, matrix), strict=True)) if tried else plan["scores"]
     where = [names.index(name) for name in order]
     against = [
-        (order[i], order[j], plan["matrix"][where[i]][where[j]])
+        (order[i], order[j], matrix[where[i]][where[j]])
         for i in range(n)
         for j in range(i + 1, n)
-        if plan["matrix"][where[i]][where[j]] > 0
+        if matrix[where[i]][where[j]] > 0
     ]
     count = n * (n - 1) // 2
     text = (
@@ -133,6 +141,13 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         "column's, against the other way round. Negative (purple) means that the row's source is "
         "better first. In a perfect order every cell above the diagonal is negative."
     )
+    if tried:
+        text = (
+            "Each cell compares two neighbors in the run: the row's source and right after it the "
+            "column's, against the other way round, on average over all orders of the others. "
+            "These are guesses from the orders that were tried. Negative (purple) means that the "
+            "row's source is better first."
+        )
     if against:
         a, b, value = max(against, key=lambda item: item[2])
         fit = (
@@ -142,13 +157,14 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         )
     else:
         fit = f"Here all {count} pairs agree with the order."
+    aside = SCORES_TRIED if tried else SCORES_ASIDE
     size = min(8.0, 2.4 + 0.5 * n)
     return [
         paragraph(text, fit),
-        figure(plots.order_matrix, plan["matrix"], names, order,
+        figure(plots.order_matrix, matrix, names, order,
                size=(size + 1.4, size), dpi=dpi),
-        paragraph(SCORES if plan["planner"] == "tournament" else SCORES_ASIDE),
-        figure(plots.score_bars, plan["scores"], order,
+        paragraph(SCORES if tried is None and plan["planner"] == "tournament" else aside),
+        figure(plots.score_bars, scores, order,
                size=(6.2, 1.4 + 0.4 * n), dpi=dpi),
     ]  # fmt: skip
 
