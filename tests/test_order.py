@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lietoolkit as lt
-from lietoolkit.geometry.storage import Stored, stored_gram
+from lietoolkit.geometry.cost import metered
+from lietoolkit.geometry.storage import Keeper, Stored, stored_gram
 from lietoolkit.order.baselines import baseline_orders, solo_gain
 from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import obeys, parse_constraints
@@ -192,6 +193,47 @@ def test_half_precision_storage_keeps_scores() -> None:
     half = stored_gram([Stored.of(x, False) for x in u], [Stored.of(x, False) for x in u])
     lengths = full.diag().sqrt()
     assert ((half - full).abs() <= 1e-3 * lengths[:, None] * lengths[None, :]).all()
+
+
+def test_many_vectors_are_kept_as_sketches_of_one_vectors_length(monkeypatch) -> None:
+    monkeypatch.setattr("lietoolkit.geometry.storage.FULL_PRECISION_BYTES", 0.0)
+    monkeypatch.setattr("lietoolkit.geometry.storage.SHORTEST", 1)
+    u = torch.randn(80, 40_000, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert Keeper.of(u[0], 64).sketch is None
+    keep = Keeper.of(u[0], len(u))
+    kept = [keep(x) for x in u]
+    assert sum(x.data.numel() for x in kept) == u[0].numel()
+    exact, sketched = u.double() @ u.double().T, stored_gram(kept, kept)
+    lengths = exact.diag().sqrt()
+    assert torch.stack([x.norm() for x in kept]).allclose(lengths, rtol=1e-6)
+    errors = (sketched - exact) / (lengths[:, None] * lengths) * 500**0.5
+    errors = errors[~torch.eye(80, dtype=torch.bool)]
+    assert errors.abs().max() < 5 and 0.8 < errors.std() < 1.2 and errors.mean().abs() < 0.2
+
+
+@pytest.mark.parametrize("method", ["local", "stage"])
+def test_sketches_change_no_plan_where_they_are_as_long_as_the_vectors(monkeypatch, method) -> None:
+    """Then they hold all there is, so every path through them must give the same numbers."""
+    sources = {f"s{i}": network(i) for i in range(4)}
+    settings = {"theta": start(13), "lr": 0.1, "steps": 2}
+
+    def planned() -> tuple[lt.Tournament, dict[str, float], float]:
+        targets = {"a": network(8), "b": network(9)}
+        t = lt.tournament(sources, targets, method=method, weights={"b": 0.5}, **settings)
+        with metered() as cost:
+            forgetting = order_against_reverse(sources, ["s2", "s0", "s3", "s1"], **settings)
+        return t, forgetting, cost.gradients
+
+    plain, forgotten, gradients = planned()
+    monkeypatch.setattr("lietoolkit.geometry.storage.FULL_PRECISION_BYTES", 0.0)
+    monkeypatch.setattr("lietoolkit.geometry.storage.MANY", 1)
+    sketched, again, more = planned()
+    if method == "local":  # the stage commutator itself saves memory in another way
+        assert torch.allclose(sketched.matrix, plain.matrix, rtol=1e-5, atol=1e-9)
+    for figure, values in plain.gradients.items():
+        assert sketched.gradients[figure] == pytest.approx(values, rel=1e-5)
+    assert again == pytest.approx(forgotten, rel=1e-4)
+    assert more == gradients + len(sources)  # each is computed once more
 
 
 @given(SEEDS, st.integers(2, 6))

@@ -80,8 +80,10 @@ def test_a_tournament_has_the_numbers_of_one_process(tmp_path, count) -> None:
         close(found, expected)
 
 
-def test_so_have_vectors_in_half_precision(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("many", [64, 1])
+def test_so_have_vectors_in_half_precision_and_sketches(tmp_path, monkeypatch, many) -> None:
     monkeypatch.setattr(storage, "FULL_PRECISION_BYTES", 0)
+    monkeypatch.setattr(storage, "MANY", many)
 
     def short() -> list[Any]:
         t = lt.tournament(SOURCES, TARGETS["one"], THETA, 0.1)

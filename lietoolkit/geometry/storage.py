@@ -1,4 +1,4 @@
-"""Many long vectors, kept in half precision where they would not fit otherwise."""
+"""Many long vectors: kept as they are, in half precision, or as sketches, as they fit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from lietoolkit.geometry import ranks
+from lietoolkit.geometry.sketch import Sketch
 from lietoolkit.geometry.space import blocks, gram, length
 
 # Above this, vectors are kept in scaled float16: measured to change scores by 3.5e-5.
 FULL_PRECISION_BYTES = 2e9
+# So many vectors in float16 take 32 times the memory of one in float32. More are kept as sketches,
+# all together as long as one vector, but none shorter than this.
+MANY, SHORTEST = 64, 1 << 16
 
 
 def fits_in_full(like: Tensor, count: int) -> bool:
@@ -24,11 +28,12 @@ def fits_in_full(like: Tensor, count: int) -> bool:
 
 @dataclass(frozen=True)
 class Stored:
-    """A vector as it is, or in float16 with its scale (for many long vectors)."""
+    """A vector as it is, or in float16 with its scale, or a sketch of it with its length."""
 
     data: Tensor
     scale: Tensor
     dtype: torch.dtype
+    length: Tensor | None = None
 
     @classmethod
     def of(cls, u: Tensor, full: bool) -> Stored:
@@ -49,8 +54,44 @@ class Stored:
 
     def norm(self) -> Tensor:
         """Euclidean length, a float64 scalar tensor; as precise as the vector's own dtype."""
+        if self.length is not None:
+            return self.length
         precise = torch.promote_types(self.data.dtype, torch.float32)
         return self.scale * length(self.data, precise).double()
+
+
+@dataclass(frozen=True)
+class Keeper:
+    r"""How to keep so many vectors of one length that inner products are wanted of.
+
+    As they are up to 2 GB; then in float16, up to 64 of them; then as sketches, which make the
+    standard deviation of an inner product :math:`\|u\| \|v\| / \sqrt{W}` with W the vectors' length
+    over their number, at least 65,536. Pieces of sharded vectors are not sketched.
+
+    Args:
+        full: as they are, where there is no sketch.
+        sketch: what each is reduced to, or None.
+    """
+
+    full: bool
+    sketch: Sketch | None = None
+
+    @classmethod
+    def of(cls, like: Tensor, count: int) -> Keeper:
+        """For so many vectors like this one."""
+        if fits_in_full(like, count):
+            return cls(True)
+        if count <= MANY or not ranks.whole():
+            return cls(False)
+        width = max(SHORTEST, like.numel() // count)
+        return cls(False, Sketch(like.numel(), width, like.device))
+
+    def __call__(self, u: Tensor, alone: bool = False) -> Stored:
+        """The vector, kept. ``alone``: one that all others are multiplied with, not one of many."""
+        if self.sketch is None:
+            return Stored.of(u, self.full or alone)
+        data, one = self.sketch(u), torch.ones((), dtype=torch.float64, device=u.device)
+        return Stored(data.float(), one, u.dtype, length(u).double())
 
 
 def stored_gram(left: Sequence[Stored | None], right: Sequence[Stored | None]) -> Tensor:

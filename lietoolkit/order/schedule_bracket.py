@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective, in_step
-from lietoolkit.geometry.storage import Stored, fits_in_full, sent, stored_gram
+from lietoolkit.geometry.storage import Keeper, Stored, sent, stored_gram
 from lietoolkit.order.shares import in_turn
 from lietoolkit.training.schedules import steps_by_source
 
@@ -23,7 +23,7 @@ def schedule_bracket(
     hvp: str = "auto",
     progress: bool = False,
     lengths: Mapping[str, float] | None = None,
-) -> tuple[Tensor, dict[str, Stored | None]]:
+) -> tuple[Tensor, dict[str, Stored | None], Keeper]:
     r"""Displacement between an order and its reverse, per squared step size.
 
     .. math:: B_\pi = \sum_{i\ \mathrm{before}\ j} b_{ij}
@@ -42,7 +42,8 @@ def schedule_bracket(
         lengths: of stages, in units of k, where they differ: they multiply a source's field.
 
     Returns:
-        B [P], and each source's gradient, stored; None where another process has it.
+        B [P], each source's gradient, stored, None where another process has it, and how they are
+        kept. Where that is as sketches, each gradient is computed twice.
 
     Source: follows from the definitions in Sweeney 2026 by bilinearity.
 
@@ -52,7 +53,7 @@ def schedule_bracket(
     >>> schedule_bracket({"a": a, "b": b}, ["a", "b"], theta)[0].tolist()
     [-12.0, 2.0]
     """
-    full = fits_in_full(theta, len(order))
+    keep = Keeper.of(theta, len(order))
     share = dict.fromkeys(order, 1.0) | dict(lengths or {})
     own = ranks.mine(order)
     # What lies before a source, less what lies after it; one vector, moved along the order.
@@ -62,15 +63,22 @@ def schedule_bracket(
     for name in order:
         g = next(fields)
         v.sub_(g, alpha=share[name])
-        gradients[name] = Stored.of(g, full) if name in own else None
+        gradients[name] = keep(g) if name in own else None
         del g  # or it would lie beside the next
+
+    def field(i: int, name: str) -> Tensor:
+        if keep.sketch is not None:
+            return sources[name].gradient(theta, check=False)
+        return sent(gradients[name], i % ranks.size()).load()
 
     def moved() -> Iterator[Tensor]:
         for i, name in enumerate(order):
-            g = sent(gradients[name], i % ranks.size())
-            v.add_(g.load(), alpha=share[name])
+            g = field(i, name)
+            v.add_(g, alpha=share[name])
+            if keep.sketch is None:  # can be loaded again: no need to hold it meanwhile
+                del g
             yield v
-            v.add_(g.load(), alpha=share[name])
+            v.add_(field(i, name) if keep.sketch is None else g, alpha=share[name])
 
     directions, kept = moved(), {}
     if ranks.size() > 1:  # which products are made at the same time
@@ -84,7 +92,7 @@ def schedule_bracket(
     products = in_turn(order, product)
     for name in tqdm(order, desc="forgetting", disable=not progress):
         total.add_(next(products), alpha=share[name])
-    return total, gradients
+    return total, gradients, keep
 
 
 @in_step
@@ -105,8 +113,8 @@ def order_against_reverse(
     Args as in ``schedule_bracket``; in loss units.
     """
     lengths = {n: k / steps for n, k in steps_by_source(sources, steps, steps_of).items()}
-    bracket, gradients = schedule_bracket(sources, order, theta, hvp, progress, lengths)
-    effects = stored_gram(list(gradients.values()), [Stored.of(bracket, True)])[:, 0]
+    bracket, gradients, keep = schedule_bracket(sources, order, theta, hvp, progress, lengths)
+    effects = stored_gram(list(gradients.values()), [keep(bracket, alone=True)])[:, 0]
     scaled = ((steps * lr) ** 2 * effects).tolist()
     by_name = dict(zip(gradients, scaled, strict=True))
     return {name: by_name[name] for name in sources}

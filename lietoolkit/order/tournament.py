@@ -15,7 +15,7 @@ from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import Cost, metered
 from lietoolkit.geometry.objective import NotFinite, Objective, in_step
 from lietoolkit.geometry.sketch import Sketch
-from lietoolkit.geometry.storage import Stored, fits_in_full, stored_gram
+from lietoolkit.geometry.storage import Keeper, Stored, stored_gram
 from lietoolkit.order.confidence import Part, Resampler
 from lietoolkit.order.constraints import parse_constraints
 from lietoolkit.order.linear_ordering import borda_order, exact_order, search_order
@@ -169,16 +169,18 @@ def tournament(
         losses, g_targets = _target_gradients(targets, theta, at)
         only = len(g_targets) == 1 and set(weights.values()) == {1.0}
         mixed = next(iter(g_targets.values())) if only else _weighted(g_targets, weights)
-        combined = Stored.of(mixed, True)
+        count = len(sources) * (1 if method == "stage" else 1 + len(targets))
+        keep = Keeper.of(theta, count)
+        combined = keep(mixed, alone=True)
         if method == "stage":
             sizes = step_sizes(lr, steps * len(sources), schedule, warmup)[: 2 * steps]
             matrices = stage_effects(sources, targets, theta, rule, sizes, hvp, progress)
-            g = _gradients(sources, theta)
+            g = _gradients(sources, theta, keep)
             along = stored_gram(g, [combined])[:, 0]
             resampler = None
         else:
             g, v, resampler = _vectors(
-                sources, g_targets, weights, theta, hvp, chunks, seed, progress
+                sources, g_targets, weights, theta, keep, hvp, chunks, seed, progress
             )
             # All inner products in one pass over the gradients.
             products = stored_gram(g, [*itertools.chain(*v.values()), combined])
@@ -256,15 +258,16 @@ def _mean_field(
     return total / len(sources)
 
 
-def _gradients(sources: Mapping[str, Objective], theta: Tensor) -> list[Stored | None]:
+def _gradients(
+    sources: Mapping[str, Objective], theta: Tensor, keep: Keeper
+) -> list[Stored | None]:
     """The g_i of this process's share, None for the others."""
-    full = fits_in_full(theta, len(sources))
     own: dict[str, Stored] = {}
 
-    def keep(name: str) -> None:
-        own[name] = Stored.of(sources[name].gradient(theta), full)
+    def read(name: str) -> None:
+        own[name] = keep(sources[name].gradient(theta))
 
-    ranks.each(list(sources), keep)
+    ranks.each(list(sources), read)
     return [own.get(name) for name in sources]
 
 
@@ -273,6 +276,7 @@ def _vectors(
     g_targets: Mapping[str, Tensor],
     weights: Mapping[str, float],
     theta: Tensor,
+    keep: Keeper,
     hvp: str,
     chunks: int,
     seed: int,
@@ -281,7 +285,6 @@ def _vectors(
     """The g_i, the v_i of each target, None where another process has them, and the material of
     the bootstrap.
     """
-    full = fits_in_full(theta, (1 + len(g_targets)) * len(sources))
     sketch = None
     if chunks > 1:
         places = next(iter(sources.values())).space.places(theta)
@@ -292,7 +295,7 @@ def _vectors(
     names = list(sources)
     bar = tqdm(total=len(ranks.mine(names)), desc="sources", disable=not progress)
 
-    def keep(own: str) -> None:
+    def read(own: str) -> None:
         source = sources[own]
         mixed: list[Tensor] = []
         for name, direction in g_targets.items():
@@ -302,9 +305,9 @@ def _vectors(
                 g, v, seen = source.gradient_and_hvp_by_chunk(theta, direction, sketch, chunks, hvp)
                 along = [weights[name] * v_chunk for _, _, v_chunk in seen]
                 mixed = [a + b for a, b in zip(mixed, along, strict=True)] if mixed else along
-            all_v[name][own] = Stored.of(v, full)
+            all_v[name][own] = keep(v)
             del v  # or it would lie beside the next
-        all_g[own] = Stored.of(g, full)
+        all_g[own] = keep(g)
         if sketch is not None:
             parts[own] = [Part(p[0], p[1], m) for p, m in zip(seen, mixed, strict=True)]
         bar.update()
@@ -312,7 +315,7 @@ def _vectors(
     with bar:
         if hvp == "auto":
             settle(sources, theta, lambda _: next(iter(g_targets.values())))
-        ranks.each(names, keep)
+        ranks.each(names, read)
     resampler = None
     if sketch is not None:
         plain = ranks.each(names, lambda own: [part.to_cpu() for part in parts[own]])
