@@ -73,10 +73,10 @@ def plan_memory(
 
     With P parameters of b = 4 bytes (float32) and N sources: the model bP; theta, a gradient, a
     direction, a Hessian-vector product and the target's gradient 5bP; the stored g_i and H_i g_E
-    of every source in float16 2N x 2P (of more than 32 sources less, see ``Keeper``); and the activations of one gradient of ``rows`` x
-    ``tokens`` tokens, b (layers (10 hidden + 4 intermediate) + 4 vocabulary) bytes a token, which
-    is what a Llama block keeps for the backward pass. An exact HVP keeps about 2.7 times the
-    activations.
+    of every source in float16 2N x 2P (of more than 32 sources less, see ``Keeper``); and the
+    activations of one gradient of ``rows`` x ``tokens`` tokens, b (layers (10 hidden + 4
+    intermediate) + 4 vocabulary) bytes a token, which is what a Llama block keeps for the backward
+    pass. An exact HVP keeps about 2.7 times the activations.
 
     >>> plan_memory(1000, layers=1, hidden=1, intermediate=1, vocabulary=1, rows=1, tokens=1)
     {'model': 4000, 'vectors': 20000, 'sources': 24000, 'activations': 72}
