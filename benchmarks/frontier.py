@@ -45,7 +45,7 @@ from lietoolkit.training.optimizers import optimizer_from
 BUDGETS = (0.1, 0.3, 1.0, 3.0, 10.0)
 TOLD = "solo gain of one gradient"
 REPLAY = "replay"
-RANDOM = (1, 2, 3, 4, 8, 10, 16)
+RANDOM = range(1, 17)
 
 
 def main() -> None:
