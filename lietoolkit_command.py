@@ -10,7 +10,7 @@ import signal
 def main() -> None:
     """Load the command line and run it; Ctrl-C while loading ends the process without a word."""
     # GNU OpenMP's threads spin a millisecond before they sleep. Beside other work they spin in
-    # vain: a plan took 20 times as long, and 2 times with this; alone it takes what it took.
+    # vain, which makes a plan many times slower; alone it takes as long with a shorter spin.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     usual = signal.getsignal(signal.SIGINT)

@@ -157,13 +157,13 @@ def pairs(plan: Plan, dpi: int = 110) -> list[Block]:
         )
     else:
         fit = f"Here all {count} pairs agree with the order."
-    aside = SCORES_TRIED if tried else SCORES_ASIDE
+    by_pairs = SCORES if plan["planner"] == "tournament" else SCORES_ASIDE
     size = min(8.0, 2.4 + 0.5 * n)
     return [
         paragraph(text, fit),
         figure(plots.order_matrix, matrix, names, order,
                size=(size + 1.4, size), dpi=dpi),
-        paragraph(SCORES if tried is None and plan["planner"] == "tournament" else aside),
+        paragraph(SCORES_TRIED if tried else by_pairs),
         figure(plots.score_bars, scores, order,
                size=(6.2, 1.4 + 0.4 * n), dpi=dpi),
     ]  # fmt: skip
