@@ -34,7 +34,14 @@ from common import all_draws, objectives_of, rows_of, save, summary
 import lietoolkit as lt
 from lietoolkit.geometry.cost import metered
 from lietoolkit.order.baselines import baseline_orders
-from lietoolkit.order.effort import PART, Effort, Rehearsal, choose_effort, thinnest
+from lietoolkit.order.effort import (
+    PART,
+    Effort,
+    Rehearsal,
+    batches_beside,
+    choose_effort,
+    thinnest,
+)
 from lietoolkit.order.recommend import rehearsal_lr
 from lietoolkit.order.search import Searched, search_levels
 from lietoolkit.order.studies import best_of_random
@@ -171,12 +178,14 @@ def run_draw(args: argparse.Namespace, draw: int, folder: Path) -> dict:
         "plans": plans,
     }
     if args.sample:
+        beside(args, found, draw)
         follow(args, found, rehearser(args, found, sources, targets, theta, kept["folder"]))
     return found
 
 
 def complete(args: argparse.Namespace, seed: int, draw: dict, folder: Path) -> bool:
-    """Rehearse and replay all orders in every way that the draw lacks; whether there was one."""
+    """Make the tournaments, rehearsals and replays that the draw lacks; whether there were any."""
+    missing = beside(args, draw, seed)
     replayed = not args.from_end or all(REPLAY in plans for plans in draw["plans"].values())
     if not replayed:
         replay(args, draw, *material(args, args.seed + seed))
@@ -188,7 +197,24 @@ def complete(args: argparse.Namespace, seed: int, draw: dict, folder: Path) -> b
                 "lr": stable_lr(args, draw["lr"], draw["lambda_max"], r.gradients),
                 "losses": rehearsed(draw["orders"], r),
             }
-    return bool(lacks) or not replayed
+    return bool(lacks) or not replayed or missing
+
+
+def beside(args: argparse.Namespace, draw: dict, seed: int) -> bool:
+    """The tournaments of few batches that "auto" begins with at small budgets."""
+    result = {"settings": vars(args)}
+    counts = {_batches_beside(result, budget, args.sources) for budget in BUDGETS}
+    lacks = sorted(n for n in counts if not all(_local(n) in p for p in draw["plans"].values()))
+    if not lacks:
+        return False
+    sources, targets, theta = material(args, args.seed + seed)
+    unit = args.sources * args.steps
+    for n, (aim, target) in itertools.product(lacks, targets.items()):
+        read = {name: source.shortened(n) for name, source in sources.items()}
+        t = lt.tournament(read, target, theta, draw["lr"], args.steps)
+        plan = {"order": t.best_order("exact"), "cost": t.cost.total / unit}
+        draw["plans"][aim][_local(n)] = plan
+    return True
 
 
 def replay(
@@ -313,9 +339,11 @@ def standings(result: dict) -> dict[str, dict[str, list[float]]]:
 def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
     """What "auto" would choose at every budget, and what it costs."""
     names = draw["orders"][0]
-    local = draw["plans"][draw["targets"][m]]["tournament, local"]
     found = {}
     for budget, search in searches(result, draw, m):
+        local = draw["plans"][draw["targets"][m]][
+            _local(_batches_beside(result, budget, len(names)))
+        ]
         found[f"auto, budget {budget:g}"] = local if search is None else {
             "order": [names[i] for i in search.order], "cost": local["cost"] + search.spent,
         }  # fmt: skip
@@ -354,11 +382,12 @@ def search_again(
             ask("".join(map(str, order)), label)
         return _tables(result, draw, m)[label][tuple(order)]
 
-    pairs = [
-        names.index(n) for n in draw["plans"][draw["targets"][m]]["tournament, local"]["order"]
-    ]
     found = {}
     for budget in BUDGETS:
+        plan = draw["plans"][draw["targets"][m]][
+            _local(_batches_beside(result, budget, len(names)))
+        ]
+        pairs = [names.index(n) for n in plan["order"]]
         effort = _effort(result, budget, len(names))
         if effort.planner != "search":
             continue
@@ -379,6 +408,21 @@ def _effort(result: dict, budget: float, sources: int) -> Effort:
     of_model = settings["model"] != "networks"
     read = {name: settings[name] if of_model else 1 for name in ("batches", "rows")}
     return choose_effort(sources, settings["steps"], settings["optimizer"], budget, **read)
+
+
+def _batches_beside(result: dict, budget: float, sources: int) -> int | None:
+    """How many batches the tournament of "auto" reads; None: all."""
+    s = result["settings"]
+    if s["optimizer"] == "sgd" or s["model"] == "networks":
+        return None
+    n = batches_beside(sources, [s["batches"]], sources * s["steps"], s["batches"], budget)
+    return None if n == s["batches"] else n
+
+
+def _local(batches: int | None) -> str:
+    if batches is None:
+        return "tournament, local"
+    return f"tournament, {batches} batch{'es' if batches > 1 else ''}"
 
 
 def _tables(result: dict, draw: dict, m: int) -> dict[str, dict[tuple[int, ...], float]]:

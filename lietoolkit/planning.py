@@ -19,7 +19,7 @@ from lietoolkit.geometry.objective import Objective, WeightedSum, no_exact
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.order.baselines import baseline_orders
 from lietoolkit.order.constraints import parse_constraints
-from lietoolkit.order.effort import abstain, choose_effort
+from lietoolkit.order.effort import abstain, batches_beside, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import chance_against_reverse, neighbors, recommend
 from lietoolkit.order.stepsize import StepSize, step_size
@@ -106,8 +106,9 @@ def plan_order(
             best for these settings within the budget; the sources' own order ("given" in the
             plan) where they cannot be told apart.
         trainer: takes the place of model and of everything that says how it is trained.
-        budget: training runs that trying orders may cost; the tournament comes on top, and one
-            more order where the reverse of the best was not among those tried.
+        budget: training runs that trying orders may cost; the tournament comes on top (of few
+            batches where more would be dear), and one more order where the reverse of the best was
+            not among those tried.
         method: "local", "trotter" or "stage" (many steps, any optimizer), see ``tournament``.
         tokenizer: of a model given as an object.
         weights: of several targets.
@@ -226,16 +227,26 @@ def plan_order(
         )
         with metered() as cost:
             rule = _step_size(made, theta, lr, optimizer, hvp, progress)
-            stiffest = max(rule.lambda_max.values())
+            stiffest = max(rule.lambda_max.values(), default=0.0)
             # Who names a method wants its tournament.
             asked = "tournament" if planner == "auto" and method != "local" else planner
+            most = max(source.batches for source in made.values())
             effort = choose_effort(
                 len(made), steps, optimizer.name, budget, asked,
-                batches=max(source.batches for source in made.values()),
-                rows=min(source.batch_rows for source in made.values()),
+                batches=most, rows=min(source.batch_rows for source in made.values()),
             )  # fmt: skip
+            read = most
+            if asked != "tournament" and optimizer.name != "sgd":
+                whole = [aim.batches for aim in aims.values()]
+                read = batches_beside(len(made), whole, sum(lengths.values()), most, budget)
+            if read < most:
+                notes.append(
+                    f"pair effects are from {read} of {most} batches of each source: a larger "
+                    "budget reads more"
+                )
             t = tournament(
-                made, aims, theta, rule.lr, steps, method, optimizer,
+                {name: source.shortened(read) for name, source in made.items()}, aims,
+                theta, rule.lr, steps, method, optimizer,
                 weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
                 hvp=hvp, chunks=chunks, seed=seed, steps_of=steps_of, progress=progress,
             )  # fmt: skip
@@ -341,8 +352,8 @@ def _step_size(
     hvp: str,
     progress: bool,
 ) -> StepSize:
-    if lr is None and optimizer.name == "adamw":
-        lr = DEFAULT_ADAMW_LR
+    if optimizer.name == "adamw":
+        return StepSize(lr or DEFAULT_ADAMW_LR, {})
     return step_size(sources, theta, lr, hvp=hvp, progress=progress)
 
 

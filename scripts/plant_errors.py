@@ -124,6 +124,8 @@ MISTAKES = (
             "(mask[:, 1:] <= mask[:, :-1]).all()", "(mask[:, 1:] <= 1).all()", "test_losses"),
     Mistake("rows read twice by a thinned rehearsal", MODEL,
             "p[j % len(p)] for j in range(count)", "p[0] for j in range(count)", "test_geometry"),
+    Mistake("all batches read beside a search", "planning.py",
+            "name: source.shortened(read) for", "name: source for", "test_planning"),
     Mistake("state of another place taken from the trail", "training/trail.py",
             "enumerate(path, 1)", "enumerate(path)", "test_training"),
     Mistake("beginnings that are shared paid again", "order/search.py",

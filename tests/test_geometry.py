@@ -216,6 +216,20 @@ def test_thinned_batches_hold_every_row_once_and_cost_their_share(n: int) -> Non
         assert torch.allclose(torch.stack(g).mean(0), whole.gradient(theta), atol=1e-13)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_shortened_objective_reads_its_first_batches(n: int) -> None:
+    whole = block_objective(torch.float64)  # two batches
+    theta, short = whole.space.vector(), whole.shortened(n)
+    with metered() as cost:
+        g = short.gradient(theta)
+    assert cost.total == short.units == short.batches == min(n, 2)
+    own = [whole.gradient(theta, batch) for batch in range(min(n, 2))]
+    assert torch.allclose(torch.stack(own).mean(0), g, atol=1e-13)
+    assert whole.batches == 2 and (short.fingerprint() == whole.fingerprint()) == (n > 1)
+    bowl = lt.Objective(lambda x: x.square().sum())
+    assert bowl.shortened(n) is bowl
+
+
 @pytest.mark.parametrize("microbatch", [None, 2])
 def test_a_loss_of_ones_own_needs_no_input_ids(microbatch: int | None) -> None:
     def squares(model: nn.Module, batch: dict) -> torch.Tensor:

@@ -15,9 +15,10 @@ from helpers import quadratic, start
 import lietoolkit as lt
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.cost import metered
-from lietoolkit.order.effort import Effort, choose_effort
+from lietoolkit.order.effort import Effort, batches_beside, choose_effort
 from lietoolkit.order.plane import gradient_plane
 from lietoolkit.order.recommend import neighbors, recommend
+from lietoolkit.report.limits import limits
 from lietoolkit.statistics import wilson_interval
 from lietoolkit.tasks.generated import sft_families
 from lietoolkit.tasks.parts import in_parts
@@ -427,6 +428,40 @@ def test_a_rehearsal_of_plain_gradient_descent_reads_every_batch():
     assert choose_effort(4, 20, "sgd", 0.3, batches=5).planner == "tournament"
     assert labels(choose_effort(4, 20, "sgd", 1.0, batches=10)) == ["10", "20"]
     assert labels(choose_effort(4, 20, "adamw", 0.3, batches=5)) == ["1", "5", "20"]
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(0.1, 1), (4.0, 1), (10.0, 5), (100.0, 5)])
+def test_a_tournament_beside_a_search_costs_a_share_of_it(budget, expected):
+    """Five steps of four sources; the target's five batches are a quarter of a run."""
+    assert batches_beside(4, [5], run=20, batches=5, budget=budget) == expected
+    assert batches_beside(4, [5], run=80, batches=5, budget=budget) >= 4
+    assert batches_beside(4, [5, 5], run=80, batches=5, budget=0.1) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        ({"optimizer": "adamw", "planner": "search"}, 1),
+        ({"optimizer": "momentum", "planner": "auto"}, 1),
+        ({"optimizer": "adamw", "planner": "tournament"}, 3),
+        ({"optimizer": "sgd", "planner": "search"}, 3),
+    ],
+)
+def test_before_a_search_with_memory_few_batches_are_compared(options, read):
+    sources = {name: rows("cat", "dog", seed=n) + rows("on", "mat", seed=n) for n, name in
+               enumerate("ab")}  # fmt: skip
+    run = {"steps": 2, "budget": 1.0, "batch_size": 2, "batches": 3, "chunks": 1} | options
+    plan = plan_of(sources=sources, **run)
+    m = plan.material
+    assert {source.batches for source in m.sources.values()} == {3}
+    short = {name: source.shortened(read) for name, source in m.sources.items()}
+    t = lt.tournament(short, m.targets, m.theta, plan.lr, 2)
+    assert plan.matrix == t.matrix.tolist()
+    told = [note for note in plan.notes if f"{read} of 3 batches" in note]
+    assert len(told) == (read < 3)
+    adaptive = plan.optimizer == "adamw"
+    assert (plan.lr_rule["eta_lambda_max"] is None) == adaptive == (not plan.lr_rule["lambda_max"])
+    assert any(limit.title == "Step size" for limit in limits(plan.to_dict())) != adaptive
 
 
 @pytest.mark.parametrize(("rows", "thin"), [(8, 8), (4, 4), (32, 8), (12, 6), (2, 2)])

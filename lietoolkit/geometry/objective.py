@@ -165,6 +165,10 @@ class Objective:
         """The same with batches of about 1/n of the rows; itself where there are none to part."""
         return self
 
+    def shortened(self, n: int) -> Objective:
+        """The same with its first n batches only; itself where there are no more."""
+        return self
+
     # What a subclass replaces.
 
     def _loss(self, theta: Tensor, batch: int | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ PART = 0.25
 THIN = 8
 # From so many training runs on they are trained whole.
 WHOLE = 3.0
+# What the tournament beside a search may cost: so many training runs, or this share of the budget.
+ASIDE, ASIDE_SHARE = 0.5, 0.25
 # Above this chance, sources that were random parts of one would look as distinct as these.
 ALIKE = 0.05
 
@@ -168,6 +171,28 @@ def _levels(
     # Of two that cost the same, the later one.
     by_cost = {rehearsal.cost(steps): rehearsal for rehearsal in (*found, whole)}
     return tuple(by_cost[cost] for cost in sorted(by_cost))
+
+
+def batches_beside(
+    sources: int, targets: Sequence[int], run: int, batches: int, budget: float
+) -> int:
+    """How many batches each source gives to the tournament beside a search, at least one.
+
+    With an optimizer that remembers, the tournament's order is no more than a first try, which
+    fewer batches find nearly as well. N sources with n batches cost N n (1 + T) gradients, beside
+    those of the T targets, which are read whole.
+
+    Args:
+        sources: N. targets: batches of each.
+        run: gradients of a training run.
+        batches: of a source, at most.
+        budget: of the search, in training runs.
+
+    >>> batches_beside(4, [5], 80, 5, budget=4.0), batches_beside(4, [5], 20, 5, budget=4.0)
+    (5, 1)
+    """
+    left = max(ASIDE, ASIDE_SHARE * budget) * run - sum(targets)
+    return min(batches, max(1, int(left / (sources * (1 + len(targets))))))
 
 
 def abstain(t: Tournament, seed: int = 0) -> Effort | None:

@@ -25,7 +25,8 @@ class StepSize:
 
     Attributes:
         lr: the step size.
-        lambda_max: largest Hessian eigenvalue of each source along its gradient, from below.
+        lambda_max: largest Hessian eigenvalue of each source along its gradient, from below; empty
+            for AdamW, whose steps do not grow with the gradient.
         eta_lambda_max: lr times the largest of them; the rule's fixed number.
         note: a warning in plain words, or an empty string.
     """
@@ -35,9 +36,9 @@ class StepSize:
     note: str = ""
 
     @property
-    def eta_lambda_max(self) -> float:
-        """The dimensionless step of the stiffest source."""
-        return self.lr * max(self.lambda_max.values())
+    def eta_lambda_max(self) -> float | None:
+        """The dimensionless step of the stiffest source; None where it was not measured."""
+        return self.lr * max(self.lambda_max.values()) if self.lambda_max else None
 
 
 def lambda_max(source: Objective, theta: Tensor, products: int = 5, hvp: str = "auto") -> float:

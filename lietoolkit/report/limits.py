@@ -136,6 +136,8 @@ def _optimizer(plan: Mapping[str, Any]) -> Limit | None:
 
 def _step_size(plan: Mapping[str, Any]) -> Limit | None:
     value = plan["lr_rule"].get("eta_lambda_max")
+    if plan["optimizer"] == "adamw":
+        return None  # whose steps do not grow with the gradient
     if value is None:
         return Limit(
             "caution",

@@ -125,6 +125,11 @@ class ModelObjective(Objective):
         chosen = [p[j % len(p)] for j in range(count) for p in parts]
         return self._with(chosen, sum(map(self._rows_of, chosen)) / self.batch_rows)
 
+    def shortened(self, n: int) -> ModelObjective:
+        """The same with its first n batches only."""
+        kept = self._batches[:n]
+        return self._with(kept, self.units * len(kept) / len(self._batches))
+
     def fingerprint(self) -> str:
         """A digest of loss and batches, for files that results are resumed from."""
         digest = hashlib.sha256(f"{self.kind.name} {self.space.dtype}".encode())
