@@ -5,7 +5,7 @@
 
 Reads the results of pairs.py and frontier.py. The calibration error is the mean distance between
 the stated chance and the share that is right, in ten bins of the stated chance, weighted by their
-size.
+size. Few statements show an error even where their chances are perfect; it is told beside it.
 """
 
 from __future__ import annotations
@@ -45,10 +45,14 @@ STATED = {"pairs": PAIRS, "orders": ORDERS}
 
 
 class Statements(NamedTuple):
-    """What was stated of one model, ready for any fit, and whether it was right."""
+    """What was stated of one model, ready for any fit, and whether it was right.
+
+    ``known`` are as many that nobody had to guess: they are stated as certain, and are.
+    """
 
     features: tuple[np.ndarray, ...]
     right: np.ndarray
+    known: int = 0
 
 
 def main() -> None:
@@ -65,7 +69,9 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{kind:10}{model:14} n {row['n']:5}  stated {row['stated']:.3f}  right "
-                f"{row['right']:.3f}  calibration error {row['error']:.3f}"
+                f"{row['right']:.3f}  calibration error {row['error']:.3f}, of perfect chances "
+                f"{row['by_chance']:.3f}; {row['known']} more are known, error of all "
+                f"{row['error'] * row['n'] / (row['n'] + row['known']):.3f}"
             )
     fits = {kind: [float(x) for x in fit] for kind, fit in fits.items()}
     print(fits)
@@ -99,11 +105,16 @@ def pairs() -> dict[str, Statements]:
 
 
 def orders() -> dict[str, Statements]:
-    """Every order that "auto" chose: is it better than its reverse, and than each swap?"""
+    """Every order that "auto" chose: is it better than its reverse, and than each swap?
+
+    Where both were trained it is known.
+    """
     found: dict[str, list] = {}
+    known: dict[str, int] = {}
     for path in sorted(RESULTS.glob("frontier-*.json")):
         result = json.loads(path.read_text())
-        rows = found.setdefault(result["settings"]["model"], [])
+        model = result["settings"]["model"]
+        rows = found.setdefault(model, [])
         for draw in result["draws"].values():
             if "tried" in draw:  # a sample: what an order is held against was not trained
                 continue
@@ -117,10 +128,15 @@ def orders() -> dict[str, Statements]:
                     others = [order[::-1]]
                     for p in range(len(order) - 1):
                         others.append([*order[:p], order[p + 1], order[p], *order[p + 2 :]])
+                    if search.trained(order) is not None:
+                        every, others = others, [o for o in others if search.trained(o) is None]
+                        known[model] = known.get(model, 0) + len(every) - len(others)
+                    if not others:
+                        continue
                     loss, *losses = (draw["losses"][places[tuple(o)]][m] for o in [order, *others])
                     right = [loss < other for other in losses]
                     rows += zip(*search.lead(order, others), right, strict=True)
-    return _gathered(found)
+    return {model: s._replace(known=known.get(model, 0)) for model, s in _gathered(found).items()}
 
 
 def _gathered(found: dict[str, list]) -> dict[str, Statements]:
@@ -154,14 +170,27 @@ def reliability(kind: str, made: Statements, fit: Sequence[float]) -> dict:
         for b in range(10)
         if (place == b).any()
     ]
-    error = sum(row["n"] * abs(row["stated"] - row["right"]) for row in bins) / len(p)
     return {
         "n": len(p),
+        "known": made.known,
         "stated": float(p.mean()),
         "right": float(right.mean()),
-        "error": error,
+        "error": calibration_error(p, right),
+        "by_chance": by_chance(p),
         "bins": bins,
     }
+
+
+def calibration_error(p: np.ndarray, right: np.ndarray) -> float:
+    """Mean distance of stated and right over ten bins, weighted by their size."""
+    place = np.minimum((10 * p).astype(int), 9)
+    return sum(abs((p - right)[place == b].sum()) for b in range(10)) / len(p)
+
+
+def by_chance(p: np.ndarray, draws: int = 2000, seed: int = 0) -> float:
+    """The error to expect of as many statements that come true just as often as they say."""
+    random = np.random.default_rng(seed)
+    return float(np.mean([calibration_error(p, random.random(len(p)) < p) for _ in range(draws)]))
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def calibration_table(result: dict) -> str:
         "orders": "orders found by trying",
     }
     head = ["what is stated", "model", "statements", "stated on average", "right, 95 % interval",
-            "calibration error"]  # fmt: skip
+            "calibration error", "of perfect chances", "with what is known"]  # fmt: skip
     lines = []
     for row in result["rows"]:
         low, high = wilson_interval(round(row["right"] * row["n"]), row["n"])
@@ -200,6 +200,7 @@ def calibration_table(result: dict) -> str:
         lines.append([
             kinds[row["kind"]], model, str(row["n"]), percent(row["stated"]),
             f"{percent(row['right'])} ({percent(low)} to {percent(high)})", f"{row['error']:.3f}",
+            f"{row['by_chance']:.3f}", f"{row['error'] * row['n'] / (row['n'] + row['known']):.3f}",
         ])  # fmt: skip
     return table(head, lines)
 

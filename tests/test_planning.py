@@ -637,6 +637,23 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert again.cost["total"] < resumed.cost["total"]
 
 
+def test_of_orders_trained_whole_the_better_one_is_known():
+    plan = plan_of(steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)
+    found, order = plan.material.searched, [plan.names.index(name) for name in plan.order]
+    stated = [(plan.better_than_reverse, order[::-1])]
+    for place, row in enumerate(plan.confidence):
+        turned = [*order[:place], order[place + 1], order[place], *order[place + 2 :]]
+        stated.append((row["chance"], turned))
+    tries = {tuple(o): loss for o, at, loss in zip(found.tried, found.levels, found.losses,
+                                                   strict=True)
+             if found.costs[at] == 1}  # fmt: skip
+    known = [(chance, tries[tuple(o)]) for chance, o in stated if tuple(o) in tries]
+    assert known
+    for chance, loss in known:
+        assert chance == float(found.trained(order) < loss)
+    assert all(0 < chance < 1 for chance, o in stated if tuple(o) not in tries)
+
+
 def test_a_searched_plan_is_held_against_what_its_tries_predict():
     """Predictions come from the tries; only what is measured is trained."""
     plan = plan_of(steps=3, optimizer="adamw", planner="search", budget=4.0, chunks=1)

@@ -340,6 +340,9 @@ def chance_against_reverse(
 
 
 def _searched_chance(searched: Searched, order: list[int], other: list[int]) -> float:
+    ours, theirs = searched.trained(order), searched.trained(other)
+    if ours is not None and theirs is not None and ours != theirs:
+        return float(ours < theirs)  # nothing to guess
     return float(order_chances(*searched.lead(order, [other]))[0])
 
 

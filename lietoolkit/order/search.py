@@ -52,6 +52,12 @@ class Searched:
             last = order if level == len(self.costs) - 1 else last
         return total
 
+    def trained(self, order: Sequence[int]) -> float | None:
+        """The loss of an order that was tried at the dearest level; None: it was not."""
+        top = len(self.costs) - 1
+        tries = zip(self.tried, self.levels, self.losses, strict=True)
+        return next((loss for o, at, loss in tries if at == top and o == list(order)), None)
+
     def expected(self, orders: Sequence[Sequence[int]]) -> Array:
         """The losses to expect of any orders, as ``Surrogate.losses``, [len(orders)]."""
         return self._surrogate().losses(np.array(orders))
