@@ -235,23 +235,27 @@ def plan_order(
                 len(made), steps, optimizer.name, budget, asked,
                 batches=most, rows=min(source.batch_rows for source in made.values()),
             )  # fmt: skip
-            read = most
+            counts = {most}
             if asked != "tournament" and optimizer.name != "sgd":
                 whole = [aim.batches for aim in aims.values()]
-                read = batches_beside(len(made), whole, sum(lengths.values()), most, budget)
+                counts.add(batches_beside(len(made), whole, sum(lengths.values()), most, budget))
+            # Sources that a few batches cannot tell apart are read whole.
+            for read in sorted(counts):
+                t = tournament(
+                    {name: source.shortened(read) for name, source in made.items()}, aims,
+                    theta, rule.lr, steps, method, optimizer,
+                    weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
+                    hvp=hvp, chunks=chunks, seed=seed, steps_of=steps_of, progress=progress,
+                )  # fmt: skip
+                kept = abstain(t, seed) if asked == "auto" else None
+                if kept is None:
+                    break
+            effort = kept or effort
             if read < most:
                 notes.append(
                     f"pair effects are from {read} of {most} batches of each source: a larger "
                     "budget reads more"
                 )
-            t = tournament(
-                {name: source.shortened(read) for name, source in made.items()}, aims,
-                theta, rule.lr, steps, method, optimizer,
-                weights=weights, constraints=constraints, schedule=schedule, warmup=warmup,
-                hvp=hvp, chunks=chunks, seed=seed, steps_of=steps_of, progress=progress,
-            )  # fmt: skip
-            if asked == "auto":
-                effort = abstain(t, seed) or effort
             chosen = recommend(
                 effort, t, made, aims, weights, theta, optimizer,
                 lambda_max=stiffest, schedule=schedule, warmup=warmup,

@@ -464,6 +464,27 @@ def test_before_a_search_with_memory_few_batches_are_compared(options, read):
     assert any(limit.title == "Step size" for limit in limits(plan.to_dict())) != adaptive
 
 
+@pytest.mark.parametrize("alike_in_all", [False, True])
+def test_before_it_keeps_an_order_it_reads_every_batch(alike_in_all, monkeypatch):
+    sources = {name: rows("cat", "dog", seed=n) for n, name in enumerate("ab")}
+    seen = []
+
+    def alike(t, seed):
+        seen.append(t.matrix.tolist())
+        return Effort("given", why="alike") if len(seen) == 1 or alike_in_all else None
+
+    monkeypatch.setattr("lietoolkit.planning.abstain", alike)
+    run = {"optimizer": "adamw", "planner": "auto", "steps": 2, "budget": 1.0, "batch_size": 2}
+    plan = plan_of(sources=sources, **run, batches=3)
+    m = plan.material
+    parts = [{name: s.shortened(n) for name, s in m.sources.items()} for n in (1, 3)]
+    own = [lt.tournament(part, m.targets, m.theta, plan.lr, 2, chunks=4) for part in parts]
+    assert seen == [t.matrix.tolist() for t in own]
+    assert plan.matrix == seen[1]
+    assert plan.planner == ("given" if alike_in_all else "search")
+    assert not any("batches" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(("rows", "thin"), [(8, 8), (4, 4), (32, 8), (12, 6), (2, 2)])
 def test_adaptive_steps_are_rehearsed_with_fewer_rows(rows, thin):
     found = choose_effort(4, 20, "adamw", 1.0, batches=5, rows=rows)
