@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 import frontier_tables  # noqa: E402
 import replan  # noqa: E402
+import split  # noqa: E402
 import stage  # noqa: E402
 from common import summary  # noqa: E402
 from orders import standings  # noqa: E402
@@ -150,6 +151,22 @@ def replan_table(results: list[dict]) -> str:
     return table(head, lines)
 
 
+def split_table(results: list[dict]) -> str:
+    """One line per result file and budget."""
+    head = ["trained with", "plans", "budget, runs", "gain of halves, 95 % interval", "better",
+            "worse"]  # fmt: skip
+    lines = []
+    for result in results:
+        for budget, gains in split.gains(result).items():
+            middle, low, high = summary(gains)
+            lines.append([
+                f"{frontier_tables.name_of(result)}, {result['settings']['sources']} sources",
+                str(len(gains)), budget, f"{middle:+.2f} ({low:+.2f} to {high:+.2f})",
+                str(sum(x > 0 for x in gains)), str(sum(x < 0 for x in gains)),
+            ])  # fmt: skip
+    return table(head, lines)
+
+
 def costs_table(results: list[dict]) -> str:
     """One line per result file and way to make a gradient with a product."""
     if not results:
@@ -235,6 +252,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "score_sentence": frontier_tables.score_sentence,
     "abstention": lambda: abstention_table(read_results(RESULTS, "abstention")),
     "replan": lambda: replan_table(read_results(RESULTS, "replan")),
+    "split": lambda: split_table(read_results(RESULTS, "split")),
     "stage": lambda: stage_table(read_results(RESULTS, "stage")),
     "calibration": lambda: calibration_table(read_result(RESULTS / "calibration.json")),
     "costs": lambda: costs_table(read_results(RESULTS, "hvp")),

@@ -186,6 +186,14 @@ def test_figures_do_not_depend_on_the_readers_style(plan):
 # --- limits ------------------------------------------------------------------------------------
 
 
+def test_curvature_is_shown_where_it_was_measured():
+    plan = example_plan()
+    assert "largest curvature" in repr(report.settings(plan))
+    plan["lr_rule"] = {"lambda_max": {}, "eta_lambda_max": None, "note": ""}
+    without = repr(report.settings(plan))
+    assert "largest curvature" not in without and "truncated rows" in without
+
+
 @pytest.mark.parametrize(
     ("change", "level", "title", "words"),
     [

@@ -262,20 +262,19 @@ def settings(plan: Plan) -> list[Block]:
     blocks = [table(["setting", "value"], rows, "Settings")]
     curvature = plan["lr_rule"].get("lambda_max") or {}
     if plan["sources"]:
-        head = [
-            "source",
-            "rows",
-            "batches",
-            "tokens",
-            "truncated rows",
-            "largest curvature",
-            "file",
-        ]
-        blocks.append(table(head, [
-            [name, *(_plain(s.get(k)) for k in ("rows", "batches", "tokens", "truncated")),
-             f"{curvature[name]:.3g}" if curvature.get(name) else "", s.get("file") or ""]
-            for name, s in plan["sources"].items()
-        ], "Sources"))  # fmt: skip
+        columns = {
+            "source": list(plan["sources"]),
+            **{head: [_plain(s.get(key)) for s in plan["sources"].values()]
+               for key, head in (("rows", "rows"), ("batches", "batches"), ("tokens", "tokens"),
+                                 ("truncated", "truncated rows"))},
+            "largest curvature": [f"{curvature[name]:.3g}" if curvature.get(name) else ""
+                                  for name in plan["sources"]],
+            "file": [s.get("file") or "" for s in plan["sources"].values()],
+        }  # fmt: skip
+        if not any(columns["largest curvature"]):
+            del columns["largest curvature"]  # AdamW has no use for it
+        lines = [list(line) for line in zip(*columns.values(), strict=True)]
+        blocks.append(table(list(columns), lines, "Sources"))
     blocks.append(paragraph(_cost(plan)))
     made = {"lietoolkit": plan.get("lietoolkit"), **plan["versions"], **plan["hardware"]}
     rows = [[key.replace("_", " "), _plain(v)] for key, v in made.items() if v is not None]
