@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 # Of the local score: level, slope by log size, slope by log reach.
 PAIRS = (3.4, 0.3, 0.7)
 # Of orders that were tried: level and slope.
-ORDERS = (0.1, 1.0)
+ORDERS = (0.2, 0.85)
 # Where the step size rule leaves the stiffest source: a reach of one step.
 UNIT = 0.1
 
