@@ -71,7 +71,7 @@ def main() -> None:
                 f"{kind:10}{model:14} n {row['n']:5}  stated {row['stated']:.3f}  right "
                 f"{row['right']:.3f}  calibration error {row['error']:.3f}, of perfect chances "
                 f"{row['by_chance']:.3f}; {row['known']} more are known, error of all "
-                f"{row['error'] * row['n'] / (row['n'] + row['known']):.3f}"
+                f"{row['error_of_all']:.3f}"
             )
     fits = {kind: [float(x) for x in fit] for kind, fit in fits.items()}
     print(fits)
@@ -177,6 +177,7 @@ def reliability(kind: str, made: Statements, fit: Sequence[float]) -> dict:
         "right": float(right.mean()),
         "error": calibration_error(p, right),
         "by_chance": by_chance(p),
+        "error_of_all": calibration_error(p, right) * len(p) / (len(p) + made.known),
         "bins": bins,
     }
 

@@ -341,9 +341,7 @@ def searched(result: dict, draw: dict, m: int) -> dict[str, dict]:
     names = draw["orders"][0]
     found = {}
     for budget, search in searches(result, draw, m):
-        local = draw["plans"][draw["targets"][m]][
-            _local(_batches_beside(result, budget, len(names)))
-        ]
+        local = first_guess(result, draw, m, budget)
         found[f"auto, budget {budget:g}"] = local if search is None else {
             "order": [names[i] for i in search.order], "cost": local["cost"] + search.spent,
         }  # fmt: skip
@@ -384,10 +382,8 @@ def search_again(
 
     found = {}
     for budget in BUDGETS:
-        plan = draw["plans"][draw["targets"][m]][
-            _local(_batches_beside(result, budget, len(names)))
-        ]
-        pairs = [names.index(n) for n in plan["order"]]
+        guess = first_guess(result, draw, m, budget)
+        pairs = [names.index(n) for n in guess["order"]]
         effort = _effort(result, budget, len(names))
         if effort.planner != "search":
             continue
@@ -408,6 +404,12 @@ def _effort(result: dict, budget: float, sources: int) -> Effort:
     of_model = settings["model"] != "networks"
     read = {name: settings[name] if of_model else 1 for name in ("batches", "rows")}
     return choose_effort(sources, settings["steps"], settings["optimizer"], budget, **read)
+
+
+def first_guess(result: dict, draw: dict, m: int, budget: float) -> dict:
+    """The order of the tournament that "auto" begins with, and what it cost."""
+    n = _batches_beside(result, budget, len(draw["orders"][0]))
+    return draw["plans"][draw["targets"][m]][_local(n)]
 
 
 def _batches_beside(result: dict, budget: float, sources: int) -> int | None:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import environment, save, summary
-from frontier import material, searched
+from frontier import first_guess, material, searched
 
 import lietoolkit as lt
 from lietoolkit.order.effort import choose_effort
@@ -80,7 +80,7 @@ def run_draw(whole: dict, seed: str) -> dict:
                 )[0].tolist()  # fmt: skip
             return ends[key][m]
 
-        local = [names.index(n) for n in draw["plans"][aim]["tournament, local"]["order"]]
+        local = [names.index(n) for n in first_guess(whole, draw, m, budget)["order"]]
         first = [[2 * i + part for i in order for part in (0, 1)] for order in (local, local[::-1])]
         search = search_levels(
             loss, len(labels), budget, [r.cost(steps) for r in effort.levels], first, before,

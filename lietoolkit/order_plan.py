@@ -207,9 +207,12 @@ def ranking(made: OrderPlan) -> str:
             note += f", the same sign in {row['survival']:.0%} of resamples"
         lines.append(f"  {place}. {name:{width}}{note}".rstrip())
     if made.better_than_reverse is not None:
-        sure = f"Chance that it is better than its reverse: {chance(made.better_than_reverse)}"
-        known = "Better than its reverse: both were trained"
-        lines.append(known if made.better_than_reverse == 1 else sure)
+        if made.better_than_reverse in (0, 1):
+            known = "Better" if made.better_than_reverse else "Worse"
+            lines.append(f"{known} than its reverse: both were trained")
+        else:
+            likely = chance(made.better_than_reverse)
+            lines.append(f"Chance that it is better than its reverse: {likely}")
     lines.append(f"Planner: {made.planner}; {made.effort['why']}")
     if made.effort["tries"]:
         lines.append(f"Tried: {tries_in_words(made.effort['tries'], made.steps)}")

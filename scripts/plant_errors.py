@@ -124,6 +124,8 @@ MISTAKES = (
             "(mask[:, 1:] <= mask[:, :-1]).all()", "(mask[:, 1:] <= 1).all()", "test_losses"),
     Mistake("rows read twice by a thinned rehearsal", MODEL,
             "p[j % len(p)] for j in range(count)", "p[0] for j in range(count)", "test_geometry"),
+    Mistake("of two trained orders the worse one called better", "order/recommend.py",
+            "return float(ours < theirs)", "return float(ours > theirs)", "test_planning"),
     Mistake("all batches read beside a search", "planning.py",
             "name: source.shortened(read) for", "name: source for", "test_planning"),
     Mistake("state of another place taken from the trail", "training/trail.py",

@@ -217,7 +217,7 @@ def calibration_table(result: dict) -> str:
         lines.append([
             kinds[row["kind"]], model, str(row["n"]), percent(row["stated"]),
             f"{percent(row['right'])} ({percent(low)} to {percent(high)})", f"{row['error']:.3f}",
-            f"{row['by_chance']:.3f}", f"{row['error'] * row['n'] / (row['n'] + row['known']):.3f}",
+            f"{row['by_chance']:.3f}", f"{row['error_of_all']:.3f}",
         ])  # fmt: skip
     return table(head, lines)
 

@@ -43,6 +43,15 @@ def test_chances_of_orders_do_not_depend_on_the_unit_or_origin_of_losses():
     assert ((chances > 0) & (chances < 1 + 1e-12)).all()
 
 
+def test_a_guess_is_never_certain():
+    """Certainty is for orders that were both trained; a normal distribution rounds to it."""
+    ahead = order_chances(np.array([2.0, -9.0]), np.array([1e-6, 1e-6]))
+    one = torch.ones(1, dtype=torch.float64)
+    assert 0 < ahead[1] < 1e-5 and 1 - 1e-5 < ahead[0] < 1
+    assert 1 - 1e-5 < float(pair_chances(one, 1.0, reach=1e-6)) < 1
+    assert 0 < float(pair_chances(one, 1.0, reach=1e12)) < 1e-5
+
+
 def test_whole_runs_are_surer_of_what_they_saw_than_rehearsals():
     _, found = searched()
     worst = found.tried[int(np.argmax(found.losses))]

@@ -186,10 +186,13 @@ def test_figures_do_not_depend_on_the_readers_style(plan):
 # --- limits ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sure", "words"), [(1.0, "both trained"), (0.97, "97%")])
+@pytest.mark.parametrize(
+    ("sure", "words"),
+    [(1.0, "it is better"), (0.0, "it is worse"), (0.97, "97%"), (1 - 1e-6, "over 99%")],
+)
 def test_what_is_known_is_not_called_a_chance(sure, words):
     text = repr(report.headline({**example_plan(), "better_than_reverse": sure})[0])
-    assert words in text and ("Chance that" in text) == (sure < 1)
+    assert words in text and ("Chance that" in text) == (0 < sure < 1)
 
 
 def test_curvature_is_shown_where_it_was_measured():

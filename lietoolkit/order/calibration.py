@@ -22,6 +22,8 @@ PAIRS = (3.4, 0.3, 0.7)
 ORDERS = (0.2, 0.85)
 # Where the step size rule leaves the stiffest source: a reach of one step.
 UNIT = 0.1
+# A guess is never certain: 0 and 1 are said of orders that were both trained.
+DOUBT = 1e-6
 
 
 def pair_chances(
@@ -54,7 +56,8 @@ def pair_chances(
     tiny = 1e-300
     size = effects.double().abs() / torch.as_tensor(typical).double().clamp(min=tiny)
     longer = torch.as_tensor(reach).double().clamp(min=tiny) / UNIT
-    return ndtr(level + by_size * size.clamp(min=1e-9).log() - by_reach * longer.log())
+    found = ndtr(level + by_size * size.clamp(min=1e-9).log() - by_reach * longer.log())
+    return found.clamp(DOUBT, 1 - DOUBT)
 
 
 def typical_effect(matrix: Tensor) -> float:
@@ -78,4 +81,4 @@ def order_chances(lead: Array, variance: Array, fit: Sequence[float] = ORDERS) -
     """
     level, slope = fit
     score = level + slope * lead / np.sqrt(variance + 1e-12)
-    return np.asarray(ndtr(torch.from_numpy(score)).numpy())
+    return np.asarray(ndtr(torch.from_numpy(score)).clamp(DOUBT, 1 - DOUBT).numpy())

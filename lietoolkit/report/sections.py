@@ -307,8 +307,11 @@ def _how_sure(plan: Plan) -> list[str]:
             f"<strong>{chance(plan['better_than_reverse'])}</strong>, calibrated on orders "
             "trained for real."
         )
-        if plan["better_than_reverse"] == 1:
-            text = "This order and its reverse were both trained on these very rows: it is better."
+        if plan["better_than_reverse"] in (0, 1):
+            text = (
+                "This order and its reverse were both trained on these very rows: it is "
+                f"{'better' if plan['better_than_reverse'] else 'worse'}."
+            )
         if likely:
             least = min(likely, key=lambda c: c["chance"])
             text += (
