@@ -5,7 +5,7 @@ commutator against training both orders for real.
 
 One decision is a pair of sources for a target. The local score describes plain SGD whatever is
 trained with, so it is shown as what a user of it would get. "Best solo last" trains last what helps
-the target most alone. Resumable: draws that are there are kept.
+the target most alone. Resumable: draws that are there are kept, and get what they lack.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def main() -> None:
     result = begun(path, args)
     for draw, k in itertools.product(range(args.draws), args.steps):
         found = result["draws"].setdefault(str(draw), {})
-        if str(k) not in found:
-            found[str(k)] = run_draw(args, args.seed + draw, k, f"{path.with_suffix('')}-{draw}")
+        one = found.setdefault(str(k), {})
+        if not {"local", "stage", "measured"} <= set(one):
+            fill(one, args, args.seed + draw, k, f"{path.with_suffix('')}-{draw}")
             save(path, result)
     save(path, result)
     for k, row in accuracies(result).items():
@@ -67,8 +68,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_draw(args: argparse.Namespace, seed: int, k: int, folder: str) -> dict:
-    """Predicted and measured effects of all pairs, {kind: {target: [N, N]}}."""
+def fill(found: dict, args: argparse.Namespace, seed: int, k: int, folder: str) -> None:
+    """Predicted and measured effects of all pairs, {kind: {target: [N, N]}}, where not there."""
     model, tokenizer = load_model(args.model)
     # The small model in float64: effects of one step are not lost in rounding.
     model = model.double() if args.model == "course" else model
@@ -83,11 +84,13 @@ def run_draw(args: argparse.Namespace, seed: int, k: int, folder: str) -> dict:
     targets = objectives_of(space, tokenizer, args.objective, held, aims, *sizes)
     theta = space.vector()
     lr = args.lr or args.eta_lambda / max(lt.step_size(sources, theta).lambda_max.values())
-    found = {"lr": lr, "sources": names}
-    for method in ("local", "stage"):
+    found |= {"lr": lr, "sources": names}
+    for method in sorted({"local", "stage"} - set(found)):
         t = lt.tournament(sources, targets, theta, lr, k, method, args.optimizer, progress=True)
         found[method] = {aim: matrix.tolist() for aim, matrix in t.targets.items()}
         found[f"{method} cost"] = t.cost.total
+    if "measured" in found:
+        return
     pairs = list(itertools.permutations(range(len(names)), 2))
     orders = [[n] for n in names] + [[names[i], names[j]] for i, j in pairs]
     losses = lt.run_schedules(
@@ -100,7 +103,6 @@ def run_draw(args: argparse.Namespace, seed: int, k: int, folder: str) -> dict:
               for i in range(len(names))]
         for m, aim in enumerate(aims)
     }  # fmt: skip
-    return found
 
 
 def accuracies(result: dict) -> dict[int, dict]:

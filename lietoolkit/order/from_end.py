@@ -243,7 +243,7 @@ def _linear(
     scores = {}
     for i in candidates:
         away = state_minus(without.pop(i), joint.end)
-        straight = float(state_dot(run.sources[i], cotangent, away))
+        straight = float(state_dot(run.sources[i].space, cotangent, away))
         change = straight + curvature[i]
         kept = min(max(change / straight, 0.0), 1.0) if straight else 1.0
         state = TrainingState(
@@ -271,7 +271,7 @@ def _curvature(
         for i in candidates:
             if i == turns[step.number]:
                 left_out = state_minus(step.before, step.after)
-                change[i] += float(state_dot(source, bent[i], left_out))
+                change[i] += float(state_dot(source.space, bent[i], left_out))
             else:
                 pulled, _ = pull_update(run.optimizer, step.before, step.gradient, sizes, bent[i])
                 theta = pulled.theta + step.curvature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,7 +10,6 @@ from tqdm.auto import tqdm
 
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.objective import Objective
-from lietoolkit.geometry.storage import fits_in_full
 from lietoolkit.order.shares import in_turn, settle
 from lietoolkit.training.optimizers import Optimizer, TrainingState
 from lietoolkit.training.reverse import (
@@ -43,17 +41,17 @@ def stage_effects(
     *others'* solo ends, and second ends :math:`e_i = \Phi_i(\bar z_i)`. What the optimizer makes of
     stage j after stage i is replayed: its updates from :math:`z_i`, with the gradients of the stage
     from :math:`\bar z_j`, end at :math:`r_{ij}`. What curvature changes in those gradients is taken
-    linearly: with :math:`\lambda = \nabla L_E` at the mean of the :math:`e_i`, carried back through
-    the stage to :math:`w_j = D\Phi_j(\bar z_j)^T (\lambda, 0)`, and through its updates alone to
-    :math:`w^0_j`, and with :math:`\lambda_{ij} = \nabla L_E` halfway between :math:`r_{ij}` and
-    :math:`r_{ji}`,
+    linearly: the slope halfway from the :math:`r_{ij}` to :math:`e_j`, the mean of
+    :math:`\lambda(r_{ij})` over i and of :math:`\lambda(e_j)` with :math:`\lambda = \nabla L_E`, is
+    carried back through the stage to :math:`w_j`, and through its updates alone to :math:`w^0_j`.
+    From :math:`r_{ij}` to :math:`r_{ji}` the target's loss is followed by :math:`e_j` and
+    :math:`e_i`, by its slope at both ends of each piece:
 
-    .. math:: \Delta_{ij} \approx \langle\lambda_{ij}, r_{ij} - r_{ji}\rangle
+    .. math:: \Delta_{ij} \approx X_{ij} - X_{ji}
+              + \frac{1}{2} \langle\lambda(e_i) + \lambda(e_j), e_j - e_i\rangle
+
+    .. math:: X_{ij} = \frac{1}{2} \langle\lambda(e_j) + \lambda(r_{ij}), r_{ij} - e_j\rangle
               + \langle w_j - w^0_j, z_i - \bar z_j\rangle
-              - \langle w_i - w^0_i, z_j - \bar z_i\rangle
-
-    The target's slope is read N(N-1)/2 times. Where the N^2 states :math:`r_{ij}` do not fit into
-    memory, :math:`\lambda` serves all pairs; with AdamW that costs many signs.
 
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
@@ -78,96 +76,61 @@ def stage_effects(
     steps = len(sizes) // 2
     start = optimizer.init(theta)
     names = list(sources)
-    n = len(names)
+    space = sources[names[0]].space
+    after: dict[str, dict[str, Tensor]] = {}  # X[:, j] of each target, of this process's share
     bar = tqdm(total=2 * len(ranks.mine(names)), desc="stages", unit="stage", disable=not progress)
-    after: dict[int, list[Tensor]] = {}  # by second stage, of this process's share; then by first
-    all_pairs = fits_in_full(theta, n * n)
 
     def alone(name: str) -> Tensor:
         state = run_stage(sources[name], start, optimizer, sizes[:steps])
         bar.update()
         return torch.stack([state.theta, *state.buffers])
 
-    def second_end(name: str) -> Tensor:
-        mean = _mean_of_others(solo, names.index(name))
-        return run_stage(sources[name], mean, optimizer, sizes[steps:]).theta
-
-    def column(j: int) -> dict[str, Tensor]:
-        source = sources[names[j]]
-        mean = _mean_of_others(solo, j)
-        offsets = [state_minus(state, mean) for state in solo]
-        replayed = list(solo)
+    def second(name: str) -> Tensor:
+        """Make a column of X, return where the stage ends and the slopes there."""
+        own = names.index(name)
+        mean = _mean_of_others(solo, own)
+        replayed = [state for i, state in enumerate(solo) if i != own]
 
         def replay(s: int, g: Tensor) -> None:
             for i, state in enumerate(replayed):
                 replayed[i] = optimizer.step(state, g, sizes[steps + s])
 
         trajectory = run_trajectory(
-            stage_steps(source, sizes[steps:]), mean, optimizer, watch=replay
+            stage_steps(sources[name], sizes[steps:]), mean, optimizer, watch=replay
         )
-        found = {}
-        for name, cotangent in cotangents.items():
-            curved = _curvature(trajectory, cotangent, hvp)
-            along = torch.stack([state_dot(source, curved, offset) for offset in offsets])
-            if not all_pairs:
-                along += torch.stack(
-                    [source.space.dot(cotangent, state.theta - middle) for state in replayed]
-                )
-            found[name] = along.cpu()
-        if all_pairs:
-            after[j] = [state.theta for state in replayed]
+        end = trajectory.end.theta
+        slopes, column = [], {}
+        for aim, target in targets.items():
+            slope = target.gradient(end)
+            halfway, straight = slope / 2, []
+            for state in replayed:
+                there = target.gradient(state.theta)
+                straight.append(space.dot(slope + there, state.theta - end) / 2)
+                halfway.add_(there, alpha=0.5 / len(replayed))
+            curved = _curvature(trajectory, halfway, hvp)
+            straight.insert(own, torch.zeros_like(straight[0]))
+            along = [state_dot(space, curved, state_minus(state, mean)) for state in solo]
+            column[aim] = (torch.stack(straight) + torch.stack(along)).cpu()
+            slopes.append(slope)
+        after[name] = column
         bar.update()
-        return found
+        return torch.stack([end, *slopes])
 
     with bar:
+        if hvp == "auto":
+            settle(sources, theta, lambda _: next(iter(targets.values())).gradient(theta))
         solo = [
             TrainingState(packed[0], tuple(packed[1:]), start.step + steps)
             for packed in in_turn(names, alone)
         ]
-        middle = torch.stack(list(in_turn(names, second_end))).mean(0)
-        slopes = in_turn(list(targets), lambda name: targets[name].gradient(middle))
-        cotangents = dict(zip(targets, slopes, strict=True))
-        if hvp == "auto":
-            settle(sources, theta, lambda _: next(iter(cotangents.values())))
-        columns = ranks.each(range(n), column)
-    effects = {name: torch.stack([c[name] for c in columns], dim=1) for name in targets}
-    if all_pairs:
-        for name, effect in effects.items():
-            effect += _halfway(targets[name], after, n)
-    return {name: effect - effect.T for name, effect in effects.items()}
-
-
-def _halfway(target: Objective, after: Mapping[int, Sequence[Tensor]], n: int) -> Tensor:
-    """<slope halfway, r_ij - r_ji> above the diagonal, [n, n] on the CPU; r_ij = after[j][i]."""
-    pairs = list(itertools.combinations(range(n), 2))
-    # Who has the one state of a pair gets the other.
-    homes = {(i, j): i if (i + j) % 2 else j for i, j in pairs}
-    lent: dict[tuple[int, int], Tensor] = {}
-    for i, j in pairs if ranks.size() > 1 else ():
-        home = homes[i, j]
-        other = i + j - home
-        state = ranks.broadcast(
-            after[other][home] if other in after else None, other % ranks.size()
-        )
-        if home in after:
-            lent[i, j] = state
-
-    def along(home: int) -> dict[tuple[int, int], float]:
-        found = {}
-        for i, j in (pair for pair in pairs if homes[pair] == home):
-            other = i + j - home
-            ours, theirs = after[home][other], lent.pop((i, j), None)
-            theirs = after[other][home] if theirs is None else theirs
-            ij, ji = (theirs, ours) if home == i else (ours, theirs)
-            slope = target.gradient((ij + ji) / 2)
-            found[i, j] = float(target.space.dot(slope, ij - ji))
-        return found
-
-    upper = torch.zeros(n, n, dtype=torch.float64)
-    for part in ranks.each(range(n), along):
-        for (i, j), value in part.items():
-            upper[i, j] = value
-    return upper
+        ends = list(in_turn(names, second))
+    columns = {name: column for part in ranks.gather(after) for name, column in part.items()}
+    effects = {}
+    for m, aim in enumerate(targets, 1):
+        x = torch.stack([columns[name][aim] for name in names], dim=1)
+        d = space.gram([end[m] for end in ends], [end[0] for end in ends]).cpu()
+        effects[aim] = x - x.T + (d - d.T + d.diag()[None, :] - d.diag()[:, None]) / 2
+    return effects
 
 
 def _curvature(trajectory: Trajectory, cotangent: Tensor, hvp: str) -> TrainingState:

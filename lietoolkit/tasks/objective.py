@@ -18,6 +18,7 @@ from lietoolkit.errors import InputError
 from lietoolkit.geometry import ranks
 from lietoolkit.geometry.cost import record
 from lietoolkit.geometry.objective import Objective, no_exact
+from lietoolkit.geometry.sketch import Sketch
 from lietoolkit.geometry.space import ParameterSpace
 from lietoolkit.tasks.losses import LOSS_NAMES, Loss, add_reference_logps, loss_function
 from lietoolkit.tasks.precision import StayDouble
@@ -308,16 +309,20 @@ class ModelObjective(Objective):
         rows = self.kind.split(self._batches[0], sys.maxsize)
         row = self._with(rows[:1], 1 / len(rows))
         start, products, gaps = super()._move(theta), {}, {}
+        with self.space.in_step():
+            # Products are compared as sketches: each would be as long as the model.
+            sketch = Sketch(theta.numel(), device=theta.device, places=self.space.places(theta))
 
         def gap(i: int) -> float:
             for j in (i, i + 1):
                 if j not in products:
-                    products[j] = row._difference(theta, v, None, start * 4.0**j)[1]
+                    product = row._difference(theta, v, None, start * 4.0**j)[1]
                     record(gradients=2 * row.units)
-            difference = self.space.norm(products[i] - products[i + 1])
-            gaps[i] = float(difference / self.space.norm(products[i]).clamp(min=1e-30))
-            for j in set(products) - {i, i + 1}:
-                del products[j]
+                    with self.space.in_step():
+                        products[j] = sketch(product)
+                    del product  # or it would lie beside the next
+            change = (products[i] - products[i + 1]).norm()
+            gaps[i] = float(change / products[i].norm().clamp(min=1e-30))
             return gaps[i] if math.isfinite(gaps[i]) else math.inf
 
         best = i = -1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lietoolkit.errors import InputError
 from lietoolkit.geometry.objective import NotFinite, Objective
+from lietoolkit.geometry.space import VectorSpace
 from lietoolkit.geometry.storage import fits_in_full
 from lietoolkit.training.optimizers import Optimizer, TrainingState
 
@@ -209,10 +210,10 @@ def state_minus(a: TrainingState, b: TrainingState) -> TrainingState:
     return TrainingState(a.theta - b.theta, buffers, a.step)
 
 
-def state_dot(source: Objective, a: TrainingState, b: TrainingState) -> Tensor:
+def state_dot(space: VectorSpace, a: TrainingState, b: TrainingState) -> Tensor:
     """Inner product over parameters and buffers, a float64 scalar tensor."""
     parts = zip((a.theta, *a.buffers), (b.theta, *b.buffers), strict=True)
-    return torch.stack([source.space.dot(x, y) for x, y in parts]).sum()
+    return torch.stack([space.dot(x, y) for x, y in parts]).sum()
 
 
 def _block(trajectory: Trajectory, first: int, last: int) -> list[tuple[TrainingState, Tensor]]:
