@@ -40,18 +40,19 @@ def stage_effects(
     With solo ends :math:`z_i = \Phi_i(z_0)`, for each source the mean :math:`\bar z_i` of the
     *others'* solo ends, and second ends :math:`e_i = \Phi_i(\bar z_i)`. What the optimizer makes of
     stage j after stage i is replayed: its updates from :math:`z_i`, with the gradients of the stage
-    from :math:`\bar z_j`, end at :math:`r_{ij}`. What curvature changes in those gradients is taken
-    linearly: the slope halfway from the :math:`r_{ij}` to :math:`e_j`, the mean of
-    :math:`\lambda(r_{ij})` over i and of :math:`\lambda(e_j)` with :math:`\lambda = \nabla L_E`, is
-    carried back through the stage to :math:`w_j`, and through its updates alone to :math:`w^0_j`.
-    From :math:`r_{ij}` to :math:`r_{ji}` the target's loss is followed by :math:`e_j` and
-    :math:`e_i`, by its slope at both ends of each piece:
+    from :math:`\bar z_j`, end at :math:`r_{ij}`, on average at :math:`\bar r_j`. What curvature
+    changes in those gradients is taken linearly: with :math:`\lambda = \nabla L_E`, the mean of
+    :math:`\lambda(e_j)` and :math:`\lambda(\bar r_j)` is carried back through the stage to
+    :math:`w_j`, and through its updates alone to :math:`w^0_j`. Curvature shortens what is left of
+    an offset, :math:`q_j = \min(1, \|w_j\|^2 / \|w^0_j\|^2)` (of the parameters), so the target is
+    read at :math:`s_{ij} = e_j + q_j (r_{ij} - e_j)`. From :math:`s_{ij}` to :math:`s_{ji}` its
+    loss is followed by :math:`e_j` and :math:`e_i`, by its slope at both ends of each piece:
 
     .. math:: \Delta_{ij} \approx X_{ij} - X_{ji}
               + \frac{1}{2} \langle\lambda(e_i) + \lambda(e_j), e_j - e_i\rangle
 
-    .. math:: X_{ij} = \frac{1}{2} \langle\lambda(e_j) + \lambda(r_{ij}), r_{ij} - e_j\rangle
-              + \langle w_j - w^0_j, z_i - \bar z_j\rangle
+    .. math:: X_{ij} = \frac{1}{2} \langle\lambda(e_j) + \lambda(s_{ij}), s_{ij} - e_j\rangle
+              + \langle w_j - q_j w^0_j, z_i - \bar z_j\rangle
 
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
@@ -99,15 +100,18 @@ def stage_effects(
             stage_steps(sources[name], sizes[steps:]), mean, optimizer, watch=replay
         )
         end = trajectory.end.theta
+        middle = torch.stack([state.theta for state in replayed]).mean(0)
         slopes, column = [], {}
         for aim, target in targets.items():
             slope = target.gradient(end)
-            halfway, straight = slope / 2, []
+            w, bare = _carried_back(trajectory, (slope + target.gradient(middle)) / 2, hvp)
+            shorter = space.norm(w.theta) / space.norm(bare.theta).clamp(min=1e-300)
+            left = float(shorter.square().clamp(max=1.0))
+            curved = state_minus(w, bare, left)
+            straight = []
             for state in replayed:
-                there = target.gradient(state.theta)
-                straight.append(space.dot(slope + there, state.theta - end) / 2)
-                halfway.add_(there, alpha=0.5 / len(replayed))
-            curved = _curvature(trajectory, halfway, hvp)
+                way = left * (state.theta - end)
+                straight.append(space.dot(slope + target.gradient(end + way), way) / 2)
             straight.insert(own, torch.zeros_like(straight[0]))
             along = [state_dot(space, curved, state_minus(state, mean)) for state in solo]
             column[aim] = (torch.stack(straight) + torch.stack(along)).cpu()
@@ -133,14 +137,16 @@ def stage_effects(
     return effects
 
 
-def _curvature(trajectory: Trajectory, cotangent: Tensor, hvp: str) -> TrainingState:
-    """Of a cotangent carried back, what curvature added: w less the same through updates alone."""
+def _carried_back(
+    trajectory: Trajectory, cotangent: Tensor, hvp: str
+) -> tuple[TrainingState, TrainingState]:
+    """A cotangent of the end carried back to the start, and through the updates alone."""
     w = bare = at_end(trajectory, cotangent)
     for step in reverse_steps(trajectory, w, hvp):
         sizes = trajectory.steps[step.number].sizes
         bare, _ = pull_update(trajectory.optimizer, step.before, step.gradient, sizes, bare)
         w = step.cotangent
-    return state_minus(w, bare)
+    return w, bare
 
 
 def _mean_of_others(ends: Sequence[TrainingState], i: int) -> TrainingState:

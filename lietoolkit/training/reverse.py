@@ -204,10 +204,10 @@ def at_end(trajectory: Trajectory, cotangent: Tensor) -> TrainingState:
     return TrainingState(cotangent, tuple(torch.zeros_like(b) for b in end.buffers), end.step)
 
 
-def state_minus(a: TrainingState, b: TrainingState) -> TrainingState:
-    """The difference of parameters and buffers."""
-    buffers = tuple(x - y for x, y in zip(a.buffers, b.buffers, strict=True))
-    return TrainingState(a.theta - b.theta, buffers, a.step)
+def state_minus(a: TrainingState, b: TrainingState, share: float = 1.0) -> TrainingState:
+    """The first less a share of the second, in parameters and buffers."""
+    buffers = tuple(torch.sub(x, y, alpha=share) for x, y in zip(a.buffers, b.buffers, strict=True))
+    return TrainingState(torch.sub(a.theta, b.theta, alpha=share), buffers, a.step)
 
 
 def state_dot(space: VectorSpace, a: TrainingState, b: TrainingState) -> Tensor:
