@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,24 @@ def test_pieces_of_the_exercises_give_the_package_s_stage_commutator() -> None:
     t = lt.tournament({n.name: n for n in nets}, target, theta, 0.3, 4, "stage")
     found = commutator(*pieces(nets, target, theta, 0.3, 4))
     assert torch.allclose(found, t.matrix, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_the_stage_commutator_holds_after_twenty_steps(optimizer: str) -> None:
+    """Where the local score is a coin toss: little is left there of where a stage began."""
+    right = []
+    for draw in range(3):
+        *nets, target = toys.regressions(6, draw)
+        sources, theta = {n.name: n for n in nets}, toys.network_start(draw)
+        lr = 0.35 / max(lt.step_size(sources, theta).lambda_max.values())
+        lr /= 10 if optimizer == "momentum" else 1
+        run = (target, theta, lr, 20)
+        predicted = lt.tournament(sources, *run, "stage", optimizer).matrix
+        for (i, a), (j, b) in itertools.combinations(enumerate(nets), 2):
+            measured = lt.measure_order_effect(a, b, *run, optimizer)
+            right.append(np.sign(predicted[i, j].item()) == np.sign(measured))
+    assert len(right) == 30
+    assert sum(right) >= 28, sum(right)
 
 
 def test_horizon_effects_are_those_of_the_package() -> None:
