@@ -133,7 +133,7 @@ course.reveal("09.local", bins[np.digitize(share, [0.7, 0.9])], f"{share:.0%}")
 # %% [markdown]
 # **What you just saw.** The bracket is not wrong at long horizons; the *place* where it is read is.
 # Carried along the way, it keeps most signs. *Best solo last* is poor for short runs. For long
-# ones, where the source trained last decides, it is as good as anything here, for N stages alone:
+# ones, where the source trained last decides, it is nearly as good as anything here, for N stages:
 # always hold a method against it. The intervals on the right of the figure are for independent
 # decisions; these share sources and starts, so less is known than they say.
 #
