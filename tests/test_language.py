@@ -41,6 +41,20 @@ def test_train_ends_where_run_schedules_ends(sft) -> None:
     assert loss[0].tolist() == pytest.approx(expected, abs=1e-14)
 
 
+@pytest.mark.parametrize(("optimizer", "lr", "steps"), [("sgd", 0.01, 1), ("adamw", 1e-3, 4)])
+def test_stages_in_float32_have_the_effects_of_float64(sft, optimizer, lr, steps) -> None:
+    """They are read from slopes: in float32 a difference of two losses holds little of them."""
+    narrow = language.load(
+        RUN, "sft", NAMES, ["copy", "antonym"], model=(tiny.model(), tiny.tokenizer())
+    )
+    wide, short = (
+        torch.stack([*tournament(s.sources, s.targets, s.theta, lr, steps, "stage", optimizer)
+                     .targets.values()])
+        for s in (sft, narrow)
+    )  # fmt: skip
+    assert (wide - short).norm() <= 1e-2 * wide.norm()
+
+
 def test_planned_order_ranks_first_among_predictions(sft) -> None:
     t = tournament(sft.sources, sft.targets, sft.theta, 0.01)
     orders = [("copy", "sort"), ("sort", "copy")]
