@@ -184,6 +184,19 @@ def costs_table(results: list[dict]) -> str:
     return table(head, lines)
 
 
+def memory_table(results: list[dict]) -> str:
+    """Peak memory of a process before and after a tournament, by number of sources."""
+    if not results:
+        return NONE_YET
+    head = ["model", "sources", "loaded, before planning", "peak of the tournament"]
+    lines = [
+        [result["settings"]["model"], count, f"{one['before']:.1f}", f"{one['peak']:.1f}"]
+        for result in results
+        for count, one in result["draws"].items()
+    ]
+    return table(head, lines)
+
+
 def abstention_table(results: list[dict]) -> str:
     """How often the order is kept as given, of parts of one source and of families."""
     if not results:
@@ -256,6 +269,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stage": lambda: stage_table(read_results(RESULTS, "stage")),
     "calibration": lambda: calibration_table(read_result(RESULTS / "calibration.json")),
     "costs": lambda: costs_table(read_results(RESULTS, "hvp")),
+    "memory": lambda: memory_table(read_results(RESULTS, "memory")),
 }
 
 
