@@ -45,15 +45,12 @@ def stage_effects(
     :math:`\lambda(e_j)` and :math:`\lambda(\bar r_j)` is carried back through the stage to
     :math:`w_j`, and through its updates alone to :math:`w^0_j`. Curvature shortens what is left of
     an offset, :math:`q_j = \min(1, \|w_j\|^2 / \|w^0_j\|^2)` (of the parameters), so the target is
-    read at :math:`s_{ij} = e_j + q_j (r_{ij} - e_j)`. From :math:`s_{ij}` to :math:`s_{ji}` its
-    loss is followed by :math:`e_j` and :math:`e_i`, by its slope at both ends of each piece:
+    read at :math:`s_{ij} = e_j + q_j (r_{ij} - e_j)`:
 
-    .. math:: \Delta_{ij} \approx X_{ij} - X_{ji}
-              + \frac{1}{2} \langle\lambda(e_i) + \lambda(e_j), e_j - e_i\rangle
+    .. math:: \Delta_{ij} \approx X_{ij} - X_{ji}, \qquad
+              X_{ij} = L_E(s_{ij}) + \langle w_j - q_j w^0_j, z_i - \bar z_j\rangle
 
-    .. math:: X_{ij} = \frac{1}{2} \langle\lambda(e_j) + \lambda(s_{ij}), s_{ij} - e_j\rangle
-              + \langle w_j - q_j w^0_j, z_i - \bar z_j\rangle
-
+    In float32 a loss holds no effects below about 2e-5 nats; for those there is the local score.
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
     cold second moments of AdamW have no derivative; and without the source itself, whose own step,
@@ -77,8 +74,6 @@ def stage_effects(
     steps = len(sizes) // 2
     start = optimizer.init(theta)
     names = list(sources)
-    space = sources[names[0]].space
-    after: dict[str, dict[str, Tensor]] = {}  # X[:, j] of each target, of this process's share
     bar = tqdm(total=2 * len(ranks.mine(names)), desc="stages", unit="stage", disable=not progress)
 
     def alone(name: str) -> Tensor:
@@ -86,39 +81,33 @@ def stage_effects(
         bar.update()
         return torch.stack([state.theta, *state.buffers])
 
-    def second(name: str) -> Tensor:
-        """Make a column of X, return where the stage ends and the slopes there."""
-        own = names.index(name)
-        mean = _mean_of_others(solo, own)
-        replayed = [state for i, state in enumerate(solo) if i != own]
+    def column(j: int) -> dict[str, Tensor]:
+        """X[:, j] of each target."""
+        source, mean = sources[names[j]], _mean_of_others(solo, j)
+        replayed = [state for i, state in enumerate(solo) if i != j]
 
         def replay(s: int, g: Tensor) -> None:
             for i, state in enumerate(replayed):
                 replayed[i] = optimizer.step(state, g, sizes[steps + s])
 
         trajectory = run_trajectory(
-            stage_steps(sources[name], sizes[steps:]), mean, optimizer, watch=replay
+            stage_steps(source, sizes[steps:]), mean, optimizer, watch=replay
         )
         end = trajectory.end.theta
         middle = torch.stack([state.theta for state in replayed]).mean(0)
-        slopes, column = [], {}
-        for aim, target in targets.items():
-            slope = target.gradient(end)
-            w, bare = _carried_back(trajectory, (slope + target.gradient(middle)) / 2, hvp)
-            shorter = space.norm(w.theta) / space.norm(bare.theta).clamp(min=1e-300)
+        found = {}
+        for name, target in targets.items():
+            slope = (target.gradient(end) + target.gradient(middle)) / 2
+            w, bare = _carried_back(trajectory, slope, hvp)
+            shorter = source.space.norm(w.theta) / source.space.norm(bare.theta).clamp(min=1e-300)
             left = float(shorter.square().clamp(max=1.0))
             curved = state_minus(w, bare, left)
-            straight = []
-            for state in replayed:
-                way = left * (state.theta - end)
-                straight.append(space.dot(slope + target.gradient(end + way), way) / 2)
-            straight.insert(own, torch.zeros_like(straight[0]))
-            along = [state_dot(space, curved, state_minus(state, mean)) for state in solo]
-            column[aim] = (torch.stack(straight) + torch.stack(along)).cpu()
-            slopes.append(slope)
-        after[name] = column
+            losses = [target.loss(end + left * (state.theta - end)) for state in replayed]
+            losses.insert(j, torch.zeros_like(losses[0]))
+            along = [state_dot(source.space, curved, state_minus(state, mean)) for state in solo]
+            found[name] = (torch.stack(losses) + torch.stack(along)).cpu()
         bar.update()
-        return torch.stack([end, *slopes])
+        return found
 
     with bar:
         if hvp == "auto":
@@ -127,14 +116,9 @@ def stage_effects(
             TrainingState(packed[0], tuple(packed[1:]), start.step + steps)
             for packed in in_turn(names, alone)
         ]
-        ends = list(in_turn(names, second))
-    columns = {name: column for part in ranks.gather(after) for name, column in part.items()}
-    effects = {}
-    for m, aim in enumerate(targets, 1):
-        x = torch.stack([columns[name][aim] for name in names], dim=1)
-        d = space.gram([end[m] for end in ends], [end[0] for end in ends]).cpu()
-        effects[aim] = x - x.T + (d - d.T + d.diag()[None, :] - d.diag()[:, None]) / 2
-    return effects
+        columns = ranks.each(range(len(names)), column)
+    effects = {name: torch.stack([x[name] for x in columns], dim=1) for name in targets}
+    return {name: x - x.T for name, x in effects.items()}
 
 
 def _carried_back(
