@@ -136,8 +136,8 @@ ex.hint("9.4")
 #
 # All of it, from a list of sources, a target and a start, for plain SGD: train each alone, train
 # each once more from the mean of the others' ends, carry the target's gradient back, put it
-# together. At most one product for each step of the second stages. (The package reads the target's
-# gradient at more places: at every second end, and for every pair.)
+# together. At most one product for each step of the second stages. (The package also reads the
+# target's loss for every pair.)
 
 
 # %%

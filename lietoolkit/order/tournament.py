@@ -109,8 +109,8 @@ def tournament(
 
     With :math:`v_i = H_i g_E` the local pair effect is
     :math:`k^2\eta^2 (\langle v_j, g_i\rangle - \langle v_i, g_j\rangle)`. "stage" follows k steps
-    of any optimizer instead, for 2k gradients and k products a source and N(N + 1) gradients of
-    the target: see ``stage_effects``.
+    of any optimizer instead, for 2k gradients and k products a source, and of the target 2N
+    gradients and N(N - 1) losses: see ``stage_effects``.
 
     Args:
         sources: two or more objectives by name.

@@ -153,7 +153,7 @@ course.reveal("09.local", bins[np.digitize(share, [0.7, 0.9])], f"{share:.0%}")
 # first term asks who ends lower after the others; the other two, how much of the first stage's
 # move is left after the second. The package adds two things that cost no step: it repeats the
 # updates of the second stage from each $z_i$ itself, where AdamW's memory is a real one, and it
-# reads the target's gradient for every pair near where that repetition ends.
+# reads the target's loss for every pair near where that repetition ends.
 
 # %% tags=["nbval-check-output"]
 for optimizer in ("momentum", "adamw"):
@@ -191,20 +191,19 @@ with metered() as predicted:
     lt.predict_order_effect(*pair, method="stage")
 with metered() as carried:
     transported_effect(*pair)
-slopes = len(nets) * (len(nets) + 1)  # of the target: one an ordered pair, two a second stage
-each = (lt.tournament(sources, target, theta, lr, k, "stage").cost.total - slopes) / len(nets)
+losses = len(nets) * (len(nets) - 1) / 3  # of the target, one an ordered pair
+each = (lt.tournament(sources, target, theta, lr, k, "stage").cost.total - losses) / len(nets)
 print(f"one pair, {k} steps: training both orders {truth.total:.0f}, "
       f"transported {carried.total:.0f}, stage {predicted.total:.0f}")  # fmt: skip
 for n in (5, 10, 24):
-    stage = n * each + n * (n + 1)
+    stage = n * each + n * (n - 1) / 3
     print(f"{n:2} sources: training all pairs {n * n * k:6}, stage {stage:6.0f}")
 
 # %% [markdown]
 # For a single pair, and for a handful of sources, train them: that is cheaper *and* it is the
 # truth. The transported bracket is for understanding only: its cost grows with the pairs. The stage
 # commutator's grows with the sources, and so it pays for many of them. A further target costs it
-# k more products and a few of its own gradients a source; the truth reads it off with one loss an
-# order.
+# k more products a source and a loss a pair; the truth reads it off with one loss an order.
 #
 # ## What a confidence says
 #
