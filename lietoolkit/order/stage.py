@@ -51,6 +51,7 @@ def stage_effects(
               X_{ij} = L_E(s_{ij}) + \langle w_j - q_j w^0_j, z_i - \bar z_j\rangle
 
     In float32 a loss holds no effects below about 2e-5 nats; for those there is the local score.
+
     For one small SGD step this is :math:`\eta^2\sigma_{ij} + O(\eta^3)`. It is exact for quadratic
     sources and a linear target, whatever k. Around the :math:`\bar z_i`, not :math:`z_0`, since
     cold second moments of AdamW have no derivative; and without the source itself, whose own step,
