@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--chunks", type=int, default=8, help="of the bootstrap; 1: none")
+    parser.add_argument("--chunks", type=int, default=4, help="of the bootstrap; 1: none")
     parser.add_argument("--one", type=int, default=0, help="measure this number, here")
     parser.add_argument("--out", default="out/memory")
     return parser.parse_args()
