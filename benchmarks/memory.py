@@ -38,6 +38,7 @@ def main() -> None:
             out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             result["draws"][str(count)] = json.loads(out.splitlines()[-1])
             save(path, result)
+    save(path, result)
     print("\nsources   before   peak   in lengths of the parameters")
     for count, one in result["draws"].items():
         print(f"{count:>7} {one['before']:8.1f} {one['peak']:6.1f}")
