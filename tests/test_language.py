@@ -43,7 +43,7 @@ def test_train_ends_where_run_schedules_ends(sft) -> None:
 
 @pytest.mark.parametrize(("optimizer", "lr", "steps"), [("sgd", 0.01, 1), ("adamw", 1e-3, 4)])
 def test_stages_in_float32_have_the_effects_of_float64(sft, optimizer, lr, steps) -> None:
-    """They are read from slopes: in float32 a difference of two losses holds little of them."""
+    """Where effects are larger than what a loss loses to rounding."""
     narrow = language.load(
         RUN, "sft", NAMES, ["copy", "antonym"], model=(tiny.model(), tiny.tokenizer())
     )
