@@ -3,7 +3,7 @@
     python benchmarks/memory.py --model smollm2-135m --data FOLDER --sources 4 16 100
 
 Each number of sources runs in a process of its own, since a peak is never forgotten. Sources are
-the families in turn, each time with another draw of their rows. The first column is what the process
+the families in turn, each time with another draw of their rows. The first column is what it
 holds before it plans: Python, libraries, the model and one vector.
 """
 
